@@ -1,0 +1,42 @@
+# Libraries: required ones fail the configuration; CUDA, MPI and NCCL are used where they are found.
+find_package(fmt REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(HDF5 REQUIRED COMPONENTS C)
+find_package(dnnl REQUIRED)
+if(NOT TARGET yaml-cpp::yaml-cpp)  # before yaml-cpp 0.8
+  add_library(yaml-cpp::yaml-cpp ALIAS yaml-cpp)
+endif()
+
+find_path(XXHASH_INCLUDE xxhash.h REQUIRED)
+add_library(flasheva_xxhash INTERFACE)  # used header-only
+target_include_directories(flasheva_xxhash INTERFACE ${XXHASH_INCLUDE})
+
+if(FLASHEVA_CUDA)
+  find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
+  if(NVCC)
+    set(CMAKE_CUDA_COMPILER ${NVCC})
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    set(FLASHEVA_HAS_CUDA ON)
+    message(STATUS "CUDA ${CUDAToolkit_VERSION}: ${NVCC}")
+  else()
+    message(STATUS "CUDA: nvcc not found on PATH or in /usr/local/cuda/bin; built without the CUDA backend")
+  endif()
+endif()
+
+find_package(MPI QUIET COMPONENTS C)
+if(MPI_C_FOUND)
+  message(STATUS "MPI ${MPI_C_VERSION}")
+else()
+  message(STATUS "MPI: not found; built for one rank")
+endif()
+
+find_library(NCCL_LIBRARY nccl)
+if(FLASHEVA_HAS_CUDA AND NCCL_LIBRARY)
+  message(STATUS "NCCL: ${NCCL_LIBRARY}")
+else()
+  message(STATUS "NCCL: not used; it needs CUDA and libnccl")
+endif()

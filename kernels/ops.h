@@ -1,0 +1,177 @@
+// Every operation the model calls, with its contract. One implementation per device (cpu/, cuda/).
+//
+// Sizes: N tokens of a micro batch (N = B T), B sequences, T tokens, H heads, d head dimension, D = H d hidden
+// size, V vocabulary, P chunk, C = T / P complete chunks.
+// Types: activations and weights share one compute type (float32, bfloat16; float64 for gradient checks).
+// Sums, statistics, losses and gradients of parameters are float32 ("acc" below; float64 where the compute
+// type is float64), whatever the compute type.
+// Outputs are overwritten ("=") unless "+=" is written. Outputs never overlap inputs unless said. An argument
+// marked "optional" may be an absent Tensor: an absent gradient costs no work.
+// Preconditions (types, shapes) are checked first; a violation throws std::logic_error with file and line.
+// One Ops is used by one thread at a time and parallelises inside; results do not depend on timing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels/tensor.h"
+#include "kernels/visibility.h"
+
+namespace flasheva {
+
+enum class Adapter : std::uint8_t { none, linear, linear_layernorm, learned };
+enum class Proposal : std::uint8_t { qk, k, zero };
+enum class ChunkBias : std::uint8_t { none, log_chunk, learned };
+
+// Parameters of one EVA layer, or their gradients; absent where the variant has none.
+struct EvaParameters {
+  Tensor key_weight, key_bias;            // (d, d), (d): adapters linear and linear_layernorm
+  Tensor key_norm_weight, key_norm_bias;  // (d): linear_layernorm
+  Tensor query_weight, query_bias;        // as key_*, with proposal qk
+  Tensor query_norm_weight, query_norm_bias;
+  Tensor mu, phi;     // (H, d): adapter learned
+  Tensor chunk_bias;  // (H): chunk_bias learned
+};
+
+// Gaussian noise on the proposal: eps ~ N(0, I), clipped to [-clip, clip], from Philox keyed by all of this
+// and (head, chunk, dimension), so that recomputation, resume and any number of ranks see the same noise.
+struct ChunkNoise {
+  bool enabled = false;
+  float clip = 2.0f;
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;            // optimizer step of the whole run
+  std::uint32_t layer = 0;
+  std::uint32_t first_sequence = 0;  // place of the micro batch's first sequence in the global batch
+};
+
+struct ChunkSummaryConfig {
+  std::int64_t chunk = 0;  // P
+  Adapter adapter = Adapter::linear;
+  Proposal proposal = Proposal::qk;
+  ChunkNoise noise;
+};
+
+struct AttentionConfig {
+  Visibility visibility;
+  ChunkBias chunk_bias = ChunkBias::none;
+};
+
+struct AdamWConfig {
+  float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0;
+  std::int64_t step = 1;        // of this optimizer state, from 1: the bias correction's exponent
+  float gradient_scale = 1.0f;  // gradients are multiplied by it first (clipping)
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // --- memory and conversion --------------------------------------------------------------------------
+
+  virtual void zero(Tensor out) = 0;             // out = 0
+  virtual void cast(Tensor out, Tensor in) = 0;  // out = in; float32, bfloat16, float64 each to each
+
+  // out = standard deviation x N(0, 1), from Philox keyed by (seed, stream, element); out float32 or float64.
+  virtual void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) = 0;
+
+  // --- embedding ---------------------------------------------------------------------------------------
+
+  // out (N, D) = table (V, D)[tokens (N) int32]; every token is in 0 .. V-1.
+  virtual void embedding_forward(Tensor out, Tensor tokens, Tensor table) = 0;
+  // dtable (V, D) acc += scatter of dout (N, D).
+  virtual void embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) = 0;
+
+  // --- LayerNorm: out = (x - mean) * rstd * weight + bias over the last dimension ------------------------
+
+  // out (N, D) =, mean (N) acc =, rstd (N) acc =; rstd = 1 / sqrt(variance + eps), biased variance.
+  virtual void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                                 double eps) = 0;
+  // dx (N, D) +=, optional; dweight, dbias (D) acc +=, both present or both absent.
+  virtual void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x, Tensor weight,
+                                  Tensor mean, Tensor rstd) = 0;
+
+  // --- linear: out (N, O) = x (N, I) weight (O, I)^T + bias (O) ------------------------------------------
+
+  virtual void linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias /* optional */) = 0;
+  // dx (N, I) = dout (N, O) weight (O, I).
+  virtual void linear_backward_input(Tensor dx, Tensor dout, Tensor weight) = 0;
+  // dweight (O, I) acc += dout^T x, optional; dbias (O) acc += column sums of dout, optional.
+  virtual void linear_backward_weight(Tensor dweight, Tensor dbias, Tensor dout, Tensor x) = 0;
+
+  // --- elementwise ---------------------------------------------------------------------------------------
+
+  // out = x/2 (1 + erf(x / sqrt 2)), any shape.
+  virtual void gelu_forward(Tensor out, Tensor x) = 0;
+  // dx = dout * gelu'(x); dx may be dout.
+  virtual void gelu_backward(Tensor dx, Tensor dout, Tensor x) = 0;
+  // out = x + a + b; b optional. out may be x.
+  virtual void residual(Tensor out, Tensor x, Tensor a, Tensor b) = 0;
+
+  // --- query, key, value ---------------------------------------------------------------------------------
+
+  // Splits qkv (B, T, 3D), rows of the projection ordered per head [q_h | k_h | v_h], into q, k, v
+  // (B, H, T, d) and rotates the first 2R dimensions of q and k, half against half:
+  //     [x1 | x2] -> [x1 cos - x2 sin | x2 cos + x1 sin]
+  // cosine, sine (>= T, R) acc, row t for position t; absent when R = 0.
+  virtual void qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) = 0;
+  // dqkv (B, T, 3D) = the inverse rotation of dq, dk, dv (B, H, T, d), merged.
+  virtual void qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) = 0;
+
+  // --- chunk summaries (design of FlashEVA, 1.3) -----------------------------------------------------------
+  //     kbar_c, qbar_c = means of k, q over chunk c        kappa_c = A_k(kbar_c)
+  //     omega_c = mu_c + clip(eps_c)                        mu_c = A_q(qbar_c) + kappa_c | kappa_c | 0
+  //     p_m = softmax over m in chunk of s (omega_c . k_m - |k_m|^2 / 2),  s = 1/sqrt(d)
+  //     beta_c = sum_m p_m v_m
+  // Adapter learned: kappa_c = sum_m softmax_m(mu . k_m) k_m and mu_c = phi.
+
+  // kappa, beta (B, H, C, d) =. C may be 0.
+  virtual void chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
+                                     const EvaParameters& parameters, const ChunkSummaryConfig& config) = 0;
+  // dq, dk, dv (B, H, T, d) +=; gradients (acc) +=, each optional. chunk_bias is not touched.
+  virtual void chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients,
+                                      Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
+                                      const EvaParameters& parameters, const ChunkSummaryConfig& config) = 0;
+
+  // --- attention: full, sliding, eva (1.2, 1.4) ------------------------------------------------------------
+  //     o_n = softmax over [ s q_n.k_m, m in a(n)..n ; s q_n.kappa_c + bias, c < visible_chunks(n) ]
+  //           applied to [ v_m ; beta_c ],  s = 1/sqrt(d)
+  // Blocked with one online softmax over both key sources: no (T, T) or (T, C) matrix in memory.
+
+  // out (B, T, H d) =, log_sum_exp (B, H, T) acc =, of the scaled and biased logits. kappa, beta (B, H, C, d)
+  // for kind eva with C > 0, absent otherwise; chunk_bias (H) with ChunkBias::learned, absent otherwise.
+  virtual void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
+                                 Tensor beta, Tensor chunk_bias, const AttentionConfig& config) = 0;
+  // dq, dk, dv (B, H, T, d) =; dkappa, dbeta (B, H, C, d) =; dchunk_bias (H) acc +=, optional.
+  virtual void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta,
+                                  Tensor dchunk_bias, Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q,
+                                  Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor chunk_bias,
+                                  const AttentionConfig& config) = 0;
+
+  // --- classifier ------------------------------------------------------------------------------------------
+
+  // losses (N) acc = cross-entropy in nats of logits (N, V) against targets (N) int32, 0 where mask (N) uint8,
+  // optional, is 0. correct (N) uint8, optional, = 1 where the target has the largest logit (and mask is not
+  // 0), first of equals.
+  virtual void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
+                                     Tensor mask) = 0;
+  // The same losses, and logits (N, V) = their gradient: (softmax(logits) - onehot(target)) * scale, in place;
+  // rows whose mask is 0 become 0.
+  virtual void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask, double scale) = 0;
+
+  // --- optimizer -------------------------------------------------------------------------------------------
+
+  // The sum of the squares of all elements of x (float32 or float64), added up in float64.
+  virtual double sum_of_squares(Tensor x) = 0;
+
+  // PyTorch's AdamW on float32 (or float64) tensors of one size, g = gradient * gradient_scale:
+  //     w -= lr wd w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
+  //     w -= lr m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps)
+  // low_precision (bfloat16), optional, = the new weight.
+  virtual void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
+                     const AdamWConfig& config) = 0;
+};
+
+// `threads` 0: as many as OpenMP would take.
+std::unique_ptr<Ops> make_cpu_ops(int threads = 0);
+
+}  // namespace flasheva

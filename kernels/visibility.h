@@ -1,0 +1,47 @@
+// Which tokens and chunks a query sees: design of causal FlashEVA attention.
+//
+//     block window:    a(n) = W * floor(n / W)
+//     sliding window:  a(n) = P * floor(max(0, n - W + 1) / P)      (W..W+P-1 exact tokens, chunk-aligned)
+//     exact tokens     { a(n) .. n }
+//     visible chunks   { c : (c+1) P <= a(n) }                      outside_window
+//                      { c : (c+1) P <= P floor(n/P) }              all_past
+//
+// The kind `full` sees every past token and no chunk; the kind `sliding` sees tokens max(0, n-W+1) .. n and
+// no chunk. first_token and visible_chunks never decrease with n, which the blocked kernels rely on.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace flasheva {
+
+enum class AttentionKind : std::uint8_t { full, sliding, eva };
+enum class WindowKind : std::uint8_t { block, sliding };
+enum class ChunkVisibility : std::uint8_t { outside_window, all_past };
+
+struct Visibility {
+  AttentionKind kind = AttentionKind::full;
+  WindowKind window_kind = WindowKind::block;
+  ChunkVisibility chunk_visibility = ChunkVisibility::outside_window;
+  std::int64_t window = 0;  // W, tokens; unused by full
+  std::int64_t chunk = 0;   // P, tokens; used by eva alone
+
+  // a(n): the first token that query n attends to exactly; the last is n itself.
+  std::int64_t first_token(std::int64_t n) const {
+    if (kind == AttentionKind::full) return 0;
+    const std::int64_t oldest = std::max<std::int64_t>(0, n - window + 1);
+    if (kind == AttentionKind::sliding) return oldest;
+    return window_kind == WindowKind::block ? n / window * window : oldest / chunk * chunk;
+  }
+
+  // Query n sees the summaries of chunks 0 .. visible_chunks(n) - 1.
+  std::int64_t visible_chunks(std::int64_t n) const {
+    if (kind != AttentionKind::eva) return 0;
+    return (chunk_visibility == ChunkVisibility::outside_window ? first_token(n) : n) / chunk;
+  }
+
+  // Complete chunks of a sequence of `tokens`; an incomplete last one is never summarised.
+  std::int64_t chunks(std::int64_t tokens) const { return kind == AttentionKind::eva ? tokens / chunk : 0; }
+};
+
+}  // namespace flasheva

@@ -1,0 +1,131 @@
+#include "src/core/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "src/core/error.h"
+
+namespace flasheva {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+[[noreturn]] void fail_writing(const fs::path& path, int error) {
+  const char* advice = error == ENOSPC   ? "; free some space and start again"
+                       : error == EACCES || error == EROFS ? "; choose a folder you may write to"
+                                                           : "";
+  fail(ExitCode::disk, "{}: cannot write: {}{}", path.string(), std::strerror(error), advice);
+}
+
+[[noreturn]] void fail_reading(const fs::path& path, int error) {
+  fail(ExitCode::data, "{}: cannot read: {}", path.string(), std::strerror(error));
+}
+
+}  // namespace
+
+std::string read_text_file(const fs::path& path, std::size_t max_bytes) {
+  const MappedFile file(path);
+  if (file.bytes().size() > max_bytes)
+    fail(ExitCode::data, "{}: {} bytes, at most {} are expected here", path.string(), file.bytes().size(), max_bytes);
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
+
+FileWriter::FileWriter(const fs::path& path) : path_(path) {
+  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail_writing(path_, errno);
+}
+
+FileWriter::~FileWriter() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void FileWriter::write(const void* data, std::size_t bytes) {
+  const auto* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = ::write(descriptor_, at, bytes);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail_writing(path_, errno);
+    }
+    at += written;
+    bytes -= static_cast<std::size_t>(written);
+  }
+}
+
+void FileWriter::close() {
+  const int descriptor = std::exchange(descriptor_, -1);
+  const bool flushed = ::fsync(descriptor) == 0;
+  const int error = errno;
+  if (::close(descriptor) != 0 && flushed) fail_writing(path_, errno);
+  if (!flushed) fail_writing(path_, error);
+}
+
+void sync_folder(const fs::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail_writing(folder, errno);
+  const bool flushed = ::fsync(descriptor) == 0;
+  const int error = errno;
+  ::close(descriptor);
+  if (!flushed) fail_writing(folder, error);
+}
+
+void write_file_atomically(const fs::path& path, std::string_view content) {
+  fs::path temporary = path;
+  temporary += ".tmp";
+  FileWriter writer(temporary);
+  writer.write(content);
+  writer.close();
+  if (::rename(temporary.c_str(), path.c_str()) != 0) fail_writing(path, errno);
+  sync_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+void create_folders(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) fail_writing(folder, error.value());
+}
+
+MappedFile::MappedFile(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail_reading(path, errno);
+  struct stat status {};
+  void* data = nullptr;
+  int error = 0;
+  if (::fstat(descriptor, &status) != 0) {
+    error = errno;
+  } else if (!S_ISREG(status.st_mode)) {
+    error = S_ISDIR(status.st_mode) ? EISDIR : EINVAL;
+  } else if (status.st_size > 0) {
+    data = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (data == MAP_FAILED) error = errno;
+  }
+  ::close(descriptor);
+  if (error != 0) fail_reading(path, error);
+  data_ = static_cast<const std::byte*>(data);
+  size_ = static_cast<std::size_t>(status.st_size);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+std::string checksum_of_file(const fs::path& path) {
+  const MappedFile file(path);
+  const XXH128_hash_t hash = XXH3_128bits(file.bytes().data(), file.bytes().size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+}  // namespace flasheva

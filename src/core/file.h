@@ -1,0 +1,62 @@
+// Files, read whole or written so that a crash leaves either the old content or the new. Every failure is an
+// Error with the path and the system's reason: ExitCode::data for reading, ExitCode::disk for writing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace flasheva {
+
+// The whole file; at most `max_bytes`, else an Error.
+std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{1} << 30);
+
+// A sequential writer. Nothing is visible under `path` before the first write; close() flushes to the device
+// (fsync) and reports failure, the destructor closes without reporting.
+class FileWriter {
+ public:
+  explicit FileWriter(const std::filesystem::path& path);  // creates or truncates
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+
+  void write(const void* data, std::size_t bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  void close();
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+// Flushes a folder's entries to the device, so that renames and new files in it survive a crash.
+void sync_folder(const std::filesystem::path& folder);
+
+// Writes a temporary file beside `path`, flushes it, renames it over `path` and flushes the folder.
+void write_file_atomically(const std::filesystem::path& path, std::string_view content);
+
+// Creates the folder and its parents.
+void create_folders(const std::filesystem::path& folder);
+
+// A read-only map of a file. The file must not shrink while mapped.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// XXH3-128 of the file's content, 32 hexadecimal digits.
+std::string checksum_of_file(const std::filesystem::path& path);
+
+}  // namespace flasheva

@@ -1,0 +1,85 @@
+// Token streams in HDF5: `/tokens` (uint16 or uint32, one-dimensional) with attributes vocab_size (required),
+// tokenizer, eos_token_id, source; optional `/loss_mask` (uint8, as long) and `/document_offsets` (uint64, n + 1
+// entries from 0 to the number of tokens). h5py reads what is written here and the reverse.
+//
+// Sequence i of length L is tokens [i L, i L + L + 1): L inputs and the L targets one place on.
+// Files are opened read-only; any other type, rank, external link, external storage or plugin filter is refused.
+// Errors are Error{data}: "FILE:/dataset: what; what to do". Every id is compared with vocab_size when read.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace flasheva {
+
+struct TokenFileInfo {
+  std::int64_t tokens = 0;
+  std::int64_t vocab_size = 0;
+  std::string tokenizer, source;  // empty where the file does not say
+  std::optional<std::int64_t> eos_token_id;
+  bool has_loss_mask = false;
+  std::int64_t documents = 0;  // 0: no /document_offsets
+  std::string stored_type;     // "uint16", "uint32"
+};
+
+class TokenFile {
+ public:
+  explicit TokenFile(const std::filesystem::path& path);
+  ~TokenFile();
+  TokenFile(TokenFile&&) noexcept;
+
+  const std::filesystem::path& path() const { return path_; }
+  const TokenFileInfo& info() const { return info_; }
+
+  // Whole sequences of length L: floor((tokens - 1) / L).
+  std::int64_t sequences(std::int64_t length) const { return info_.tokens > 0 ? (info_.tokens - 1) / length : 0; }
+
+  // inputs = tokens [first, first + L), targets one place on, mask = loss mask of the targets (1 without one);
+  // L = inputs.size(), the same for all three.
+  void read(std::int64_t first, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
+            std::span<std::uint8_t> mask);
+
+  // Document boundaries; empty where the file has none.
+  std::vector<std::uint64_t> document_offsets() const;
+
+  // Reads and checks everything: every id below vocab_size, offsets ascending and complete.
+  void verify();
+
+ private:
+  struct Handles;
+  std::filesystem::path path_;
+  TokenFileInfo info_;
+  std::unique_ptr<Handles> handles_;
+  std::vector<std::uint32_t> scratch_;
+};
+
+struct TokenFileAttributes {
+  std::int64_t vocab_size = 0;
+  std::string tokenizer, source;
+  std::optional<std::int64_t> eos_token_id;
+};
+
+// Appends tokens to a new file; uint16 where the vocabulary fits, else uint32. The file appears under its name
+// only when finish() has written it whole.
+class TokenFileWriter {
+ public:
+  TokenFileWriter(const std::filesystem::path& path, const TokenFileAttributes& attributes);
+  ~TokenFileWriter();
+
+  // Tokens of one document or a part of it; ids are checked.
+  void append(std::span<const std::int32_t> tokens);
+  void end_document();
+  std::int64_t tokens() const;
+  void finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace flasheva

@@ -1,0 +1,38 @@
+// Text to token ids and back.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace flasheva {
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
+  // The bytes of the tokens, one after another; special tokens give none. Ids must be below vocab_size().
+  virtual std::string decode(const std::vector<std::int32_t>& tokens) const = 0;
+  virtual std::int64_t vocab_size() const = 0;
+  virtual std::optional<std::int32_t> eos_token_id() const = 0;
+  // Bytes of text that one token stands for; 0 for special tokens.
+  virtual std::int64_t bytes_of(std::int32_t token) const = 0;
+  // What token files keep in their `tokenizer` attribute.
+  virtual std::string name() const = 0;
+  // Writes the files that Hugging Face's AutoTokenizer loads to the same ids.
+  virtual void write_files(const std::filesystem::path& folder) const = 0;
+};
+
+// `bytes` (id = byte value, vocabulary 256), or a folder with a tokenizer.json. Error{usage} for an unknown name,
+// Error{data} for a tokenizer.json that is broken or has an unsupported part (named).
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name_or_folder);
+
+// The tokenizer of a model folder, or nullptr where it has no tokenizer.json.
+std::unique_ptr<Tokenizer> tokenizer_of_folder(const std::filesystem::path& folder);
+
+}  // namespace flasheva
