@@ -121,17 +121,18 @@ std::string first_difference(const nlohmann::json& before, const nlohmann::json&
 // The model's attention after the swap: settings applied over the layers of `model`. Errors name the key.
 void apply_attention(ModelConfig& model, const AttentionSettings& settings, const std::string& where);
 
-// Names as YAML and config.json write them; parse_* give nullopt for an unknown name.
+// Names as YAML and config.json write them.
 const char* to_string(AttentionKind kind);
 const char* to_string(WindowKind kind);
 const char* to_string(ChunkVisibility visibility);
 const char* to_string(Adapter adapter);
 const char* to_string(Proposal proposal);
 const char* to_string(ChunkBias bias);
+const char* to_string(DeviceChoice device);
 const char* to_string(Precision precision);
 const char* to_string(ScheduleKind kind);
 
-// The values of an enumeration with the names that YAML, config.json and flags use.
+// The value of a name, nullopt if there is none; all names of an enumeration.
 template <class Enum>
 std::optional<Enum> parse_name(const std::string& name);
 template <class Enum>
