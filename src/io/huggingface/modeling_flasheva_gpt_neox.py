@@ -122,8 +122,8 @@ class ChunkSummary(nn.Module):
 
 
 def windowed_attention(q, k, v, kind: str, eva: dict, summary: ChunkSummary | None):
-    """Attention of one layer, q, k, v (B, H, T, d) -> (B, H, T, d), a block of queries at a time: memory grows
-    with block x (window + block + T / P), never with T x T."""
+    """Attention of one layer, q, k, v (B, H, T, d) -> (B, H, T, d), a block of queries at a time: memory
+    grows with block x (window + block + T / P), never with T x T."""
     T = q.shape[2]
     n = torch.arange(T, device=q.device)
     first, visible = first_token(n, kind, eva), visible_chunks(n, kind, eva)
@@ -266,7 +266,7 @@ class FlashEvaGPTNeoXPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
 
     def _init_weights(self, module):
-        """Weights N(0, initializer_range), biases 0, norms 1; adapters the identity, learned pooling uniform."""
+        """Weights N(0, initializer_range), biases 0, norms 1; adapters identity, learned pooling uniform."""
         if isinstance(module, AdapterProjection):
             nn.init.eye_(module.weight)
         elif isinstance(module, (nn.Linear, nn.Embedding)):
