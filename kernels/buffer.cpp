@@ -1,38 +1,45 @@
 #include "kernels/buffer.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <utility>
+
+#include "kernels/check.h"
 
 namespace flasheva {
 
-namespace {
-std::size_t round_up(std::size_t bytes) {
-  return (bytes + MemoryPlan::alignment_bytes - 1) / MemoryPlan::alignment_bytes * MemoryPlan::alignment_bytes;
-}
-}  // namespace
-
-MemoryPlan::Handle MemoryPlan::add(std::string category, DType dtype, Shape shape) {
-  tensors_.push_back({std::move(category), dtype, shape, bytes_});
-  bytes_ += round_up(static_cast<std::size_t>(shape.size()) * size_in_bytes(dtype));
-  return {static_cast<int>(tensors_.size()) - 1};
+void MemoryPlan::add(Tensor& tensor, const std::string& category, DType dtype, Shape shape) {
+  places_.push_back({&tensor, dtype, shape, bytes_});
+  const std::size_t bytes = static_cast<std::size_t>(shape.size()) * size_in_bytes(dtype);
+  const std::size_t padded = (bytes + alignment_bytes - 1) / alignment_bytes * alignment_bytes;
+  bytes_ += padded;
+  const auto same = [&](const Category& known) { return known.name == category; };
+  const auto known = std::find_if(categories_.begin(), categories_.end(), same);
+  if (known == categories_.end())
+    categories_.push_back({category, padded});
+  else
+    known->bytes += padded;
 }
 
 void Buffer::Free::operator()(std::byte* memory) const { std::free(memory); }
 
-Buffer::Buffer(const MemoryPlan& plan) : tensors_(plan.tensors()) {
-  if (plan.bytes() == 0) return;
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(MemoryPlan::alignment_bytes, plan.bytes()));
-  if (memory == nullptr) throw std::bad_alloc();
-  std::memset(memory, 0, plan.bytes());
-  memory_.reset(memory);
+Buffer::Buffer(std::size_t bytes) : bytes_(std::max(bytes, MemoryPlan::alignment_bytes)) {
+  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(MemoryPlan::alignment_bytes, bytes_)));
+  if (memory_ == nullptr) throw std::bad_alloc();
 }
 
-Tensor Buffer::operator[](MemoryPlan::Handle handle) const {
-  if (handle.index < 0) return {};
-  const PlannedTensor& planned = tensors_[static_cast<std::size_t>(handle.index)];
-  return Tensor{memory_.get() + planned.offset_bytes, planned.dtype, planned.shape, Device::cpu};
+void Buffer::bind(const MemoryPlan& plan) {
+  FLASHEVA_CHECK(plan.bytes() <= bytes_);
+  std::memset(memory_.get(), 0, plan.bytes());
+  for (const MemoryPlan::Place& place : plan.places_)
+    *place.tensor = Tensor{memory_.get() + place.offset_bytes, place.dtype, place.shape, Device::cpu};
+}
+
+Tensor shaped(const Tensor& planned, Shape shape) {
+  if (!planned) return planned;
+  FLASHEVA_CHECK(shape.size() <= planned.size());
+  return Tensor{planned.data, planned.dtype, shape, planned.device};
 }
 
 }  // namespace flasheva

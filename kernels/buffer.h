@@ -10,49 +10,55 @@
 
 namespace flasheva {
 
-// One tensor that a MemoryPlan foresees. `category` groups it in the table that `plan` prints.
-struct PlannedTensor {
-  std::string category;
-  DType dtype;
-  Shape shape;
-  std::size_t offset_bytes;
-};
-
-// Where every tensor of a run will stand, computed before any memory is taken. `flasheva plan` prints it;
-// Buffer then takes exactly `bytes()`.
+// Where every tensor of a run will stand, computed before any memory is taken: `flasheva plan` prints it, and
+// Buffer::bind then points the tensors at their places.
 class MemoryPlan {
  public:
   static constexpr std::size_t alignment_bytes = 64;
 
-  struct Handle {
-    int index = -1;  // -1: the tensor is absent
+  struct Category {
+    std::string name;
+    std::size_t bytes;
   };
 
-  Handle add(std::string category, DType dtype, Shape shape);
+  // Foresees `tensor` with this type and shape. The tensor must stay where it is until bound. `category`
+  // groups it in the table that `plan` prints.
+  void add(Tensor& tensor, const std::string& category, DType dtype, Shape shape);
 
   std::size_t bytes() const { return bytes_; }
-  const std::vector<PlannedTensor>& tensors() const { return tensors_; }
+  const std::vector<Category>& categories() const { return categories_; }
 
  private:
-  std::vector<PlannedTensor> tensors_;
+  friend class Buffer;
+  struct Place {
+    Tensor* tensor;
+    DType dtype;
+    Shape shape;
+    std::size_t offset_bytes;
+  };
+  std::vector<Place> places_;
+  std::vector<Category> categories_;
   std::size_t bytes_ = 0;
 };
 
-// Host memory for every tensor of a plan, zeroed. Throws std::bad_alloc.
+// Host memory, taken at once.
 class Buffer {
  public:
-  Buffer() = default;
-  explicit Buffer(const MemoryPlan& plan);
+  explicit Buffer(std::size_t bytes);  // throws std::bad_alloc
 
-  // The planned tensor; an absent one (no data) for an absent handle.
-  Tensor operator[](MemoryPlan::Handle handle) const;
+  // Zeroes the memory and points every tensor of the plan into it; tensors bound before lose their content.
+  void bind(const MemoryPlan& plan);
 
  private:
   struct Free {
     void operator()(std::byte* memory) const;
   };
-  std::vector<PlannedTensor> tensors_;
   std::unique_ptr<std::byte[], Free> memory_;
+  std::size_t bytes_;
 };
+
+// A view of the first elements of `planned` under a shape that is at most as large: micro batches and
+// sequences may be smaller than what was planned for. Absent stays absent.
+Tensor shaped(const Tensor& planned, Shape shape);
 
 }  // namespace flasheva

@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 namespace {
 
 [[noreturn]] void fail_writing(const fs::path& path, int error) {
-  const char* advice = error == ENOSPC   ? "; free some space and start again"
+  const char* advice = error == ENOSPC                     ? "; free some space and start again"
                        : error == EACCES || error == EROFS ? "; choose a folder you may write to"
                                                            : "";
   fail(ExitCode::disk, "{}: cannot write: {}{}", path.string(), std::strerror(error), advice);
@@ -36,7 +36,8 @@ namespace {
 std::string read_text_file(const fs::path& path, std::size_t max_bytes) {
   const MappedFile file(path);
   if (file.bytes().size() > max_bytes)
-    fail(ExitCode::data, "{}: {} bytes, at most {} are expected here", path.string(), file.bytes().size(), max_bytes);
+    fail(ExitCode::data, "{}: {} bytes, at most {} are expected here", path.string(), file.bytes().size(),
+         max_bytes);
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 

@@ -12,7 +12,8 @@
 
 namespace flasheva {
 
-// Host memory behind a Tensor. Fresh memory is poisoned with NaN bytes, so that an output never written shows.
+// Host memory behind a Tensor. Fresh memory is poisoned with NaN bytes, so that an output never written
+// shows.
 class TestTensor {
  public:
   TestTensor() = default;
@@ -21,7 +22,8 @@ class TestTensor {
         dtype_(dtype),
         shape_(shape) {}
 
-  static TestTensor random(DType dtype, Shape shape, std::mt19937_64& generator, double scale = 1, double mean = 0) {
+  static TestTensor random(DType dtype, Shape shape, std::mt19937_64& generator, double scale = 1,
+                           double mean = 0) {
     TestTensor out(dtype, shape);
     std::normal_distribution<double> normal(mean, scale);
     for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, normal(generator));
@@ -53,21 +55,31 @@ class TestTensor {
 
   double get(std::int64_t i) const {
     switch (dtype_) {
-      case DType::f32: return read<float>(i);
-      case DType::bf16: return static_cast<float>(read<bf16>(i));
-      case DType::f64: return read<double>(i);
-      case DType::i32: return read<std::int32_t>(i);
-      case DType::u8: return read<std::uint8_t>(i);
+      case DType::f32:
+        return read<float>(i);
+      case DType::bf16:
+        return static_cast<float>(read<bf16>(i));
+      case DType::f64:
+        return read<double>(i);
+      case DType::i32:
+        return read<std::int32_t>(i);
+      case DType::u8:
+        return read<std::uint8_t>(i);
     }
     return 0;
   }
   void set(std::int64_t i, double value) {
     switch (dtype_) {
-      case DType::f32: return write(i, static_cast<float>(value));
-      case DType::bf16: return write(i, bf16(static_cast<float>(value)));
-      case DType::f64: return write(i, value);
-      case DType::i32: return write(i, static_cast<std::int32_t>(value));
-      case DType::u8: return write(i, static_cast<std::uint8_t>(value));
+      case DType::f32:
+        return write(i, static_cast<float>(value));
+      case DType::bf16:
+        return write(i, bf16(static_cast<float>(value)));
+      case DType::f64:
+        return write(i, value);
+      case DType::i32:
+        return write(i, static_cast<std::int32_t>(value));
+      case DType::u8:
+        return write(i, static_cast<std::uint8_t>(value));
     }
   }
 
@@ -109,7 +121,8 @@ inline double dot(const TestTensor& x, const TestTensor& weights) {
 }
 
 // d loss / d input by central differences in float64, element by element. `input` is restored.
-inline TestTensor central_differences(TestTensor& input, const std::function<double()>& loss, double step = 1e-5) {
+inline TestTensor central_differences(TestTensor& input, const std::function<double()>& loss,
+                                      double step = 1e-5) {
   TestTensor gradient(DType::f64, input.shape());
   for (std::int64_t i = 0; i < input.size(); ++i) {
     const double value = input.get(i);

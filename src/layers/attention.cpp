@@ -1,0 +1,67 @@
+#include "src/layers/attention.h"
+
+namespace flasheva {
+
+namespace {
+
+using MakeCore = std::unique_ptr<AttentionCore> (*)(const CoreArguments&);
+
+struct Variant {
+  AttentionKind kind;
+  MakeCore make;
+};
+
+constexpr Variant variants[] = {
+    {AttentionKind::full, make_exact_attention},
+    {AttentionKind::sliding, make_exact_attention},
+    {AttentionKind::eva, make_eva_attention},
+};
+
+std::unique_ptr<AttentionCore> make_core(const CoreArguments& arguments) {
+  const AttentionKind kind = arguments.config.attention[static_cast<std::size_t>(arguments.layer)].kind;
+  for (const Variant& variant : variants)
+    if (variant.kind == kind) return variant.make(arguments);
+  return nullptr;
+}
+
+}  // namespace
+
+Attention::Attention(const CoreArguments& arguments)
+    : qkv_(arguments.parameters, arguments.layer_name + ".attention.query_key_value"),
+      dense_(arguments.parameters, arguments.layer_name + ".attention.dense"),
+      core_(make_core(arguments)),
+      heads_(arguments.config.num_attention_heads),
+      head_dim_(arguments.config.head_dim()) {}
+
+void Attention::forward(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
+                        const Workspace& work, Tensor cosine, Tensor sine) const {
+  const auto [B, T] = pass.extent;
+  const std::int64_t D = heads_ * head_dim_;
+  const Tensor qkv = work.qkv.rows(0, B * T);
+  const Shape per_head{B, heads_, T, head_dim_};
+  qkv_.forward(pass.ops, qkv, x);
+  pass.ops.qkv_rotary_forward(shaped(saved.q, per_head), shaped(saved.k, per_head), shaped(saved.v, per_head),
+                              qkv.reshaped({B, T, 3 * D}), cosine, sine);
+  core_->forward(pass, saved);
+  dense_.forward(pass.ops, out, shaped(saved.core_out, {B * T, D}));
+}
+
+void Attention::backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor x,
+                         const BlockActivations& saved, const Workspace& work, Tensor cosine,
+                         Tensor sine) const {
+  const auto [B, T] = pass.extent;
+  const std::int64_t D = heads_ * head_dim_;
+  const bool go_on = dx || core_->trained() || qkv_.trained();
+  dense_.backward(pass.ops, go_on ? shaped(work.dcore_out, {B * T, D}) : Tensor{}, dout,
+                  shaped(saved.core_out, {B * T, D}));
+  if (!go_on) return;
+  core_->backward(pass, saved, work);
+  if (!dx && !qkv_.trained()) return;
+  const Tensor dqkv = work.qkv.rows(0, B * T);
+  const Shape per_head{B, heads_, T, head_dim_};
+  pass.ops.qkv_rotary_backward(dqkv.reshaped({B, T, 3 * D}), shaped(work.dq, per_head),
+                               shaped(work.dk, per_head), shaped(work.dv, per_head), cosine, sine);
+  qkv_.backward(pass.ops, dx, dqkv, x);
+}
+
+}  // namespace flasheva

@@ -1,0 +1,68 @@
+// Attention: from the normed residual stream to the output of `dense`.
+//
+//     q, k, v = split(query_key_value(x)), rotary(q), rotary(k)
+//     out = dense(core(q, k, v))
+//
+// The core is what differs between variants: an AttentionCore. Adding a variant is one file with a core and
+// one row in the table of attention.cpp.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "src/config/model_config.h"
+#include "src/layers/linear.h"
+
+namespace flasheva {
+
+// softmax attention of one kind over queries, keys and values (B, H, T, d).
+class AttentionCore {
+ public:
+  virtual ~AttentionCore() = default;
+
+  // True if any parameter of the core's own is trained.
+  virtual bool trained() const = 0;
+  // Chunks that T tokens give: the C of kappa and beta.
+  virtual std::int64_t chunks(std::int64_t tokens) const = 0;
+
+  // saved.core_out (B, T, D) = from saved.q, k, v; whatever backward needs is left in `saved`.
+  virtual void forward(const PassContext& pass, const BlockActivations& saved) const = 0;
+  // work.dq, dk, dv =, parameter gradients +=, from work.dcore_out (B, T, D).
+  virtual void backward(const PassContext& pass, const BlockActivations& saved,
+                        const Workspace& work) const = 0;
+};
+
+// What a core is built from.
+struct CoreArguments {
+  const ModelConfig& config;
+  ParameterSource& parameters;
+  std::string layer_name;  // gpt_neox.layers.3
+  int layer;
+};
+
+// exact_attention.cpp: kinds full and sliding. eva_attention.cpp: kind eva.
+std::unique_ptr<AttentionCore> make_exact_attention(const CoreArguments& arguments);
+std::unique_ptr<AttentionCore> make_eva_attention(const CoreArguments& arguments);
+
+class Attention {
+ public:
+  Attention(const CoreArguments& arguments);
+
+  bool trained() const { return qkv_.trained() || core_->trained() || dense_.trained(); }
+  bool needs_input() const { return qkv_.weight_trained(); }
+  const AttentionCore& core() const { return *core_; }
+
+  // out (N, D) = attention(x (N, D)). cosine, sine: (>= T, R), absent without rotary dimensions.
+  void forward(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
+               const Workspace& work, Tensor cosine, Tensor sine) const;
+  // dx (N, D) =, optional. x may be absent where query_key_value.weight is frozen.
+  void backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor x, const BlockActivations& saved,
+                const Workspace& work, Tensor cosine, Tensor sine) const;
+
+ private:
+  Linear qkv_, dense_;
+  std::unique_ptr<AttentionCore> core_;
+  std::int64_t heads_, head_dim_;
+};
+
+}  // namespace flasheva

@@ -1,0 +1,174 @@
+#include "src/model/gpt_neox.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace flasheva {
+
+namespace {
+
+// Logits of one slice: large enough that the head's weights are read few times, small beside a whole batch.
+constexpr std::int64_t max_slice_elements = std::int64_t{1} << 25;
+
+std::int64_t slice_rows(std::int64_t rows, std::int64_t vocab_size) {
+  return std::min(rows, std::max<std::int64_t>(64, max_slice_elements / vocab_size));
+}
+
+double sum_of(const Tensor& x) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < x.size(); ++i)
+    sum += x.dtype == DType::f64 ? x.as<double>()[i] : static_cast<double>(x.as<float>()[i]);
+  return sum;
+}
+
+template <class T>
+void fill_rotary(Tensor cosine, Tensor sine, double base) {
+  const std::int64_t R = cosine.dim(1);
+  for (std::int64_t t = 0; t < cosine.dim(0); ++t)
+    for (std::int64_t i = 0; i < R; ++i) {
+      const double angle =
+          static_cast<double>(t) * std::pow(base, -static_cast<double>(i) / static_cast<double>(R));
+      cosine.as<T>()[t * R + i] = static_cast<T>(std::cos(angle));
+      sine.as<T>()[t * R + i] = static_cast<T>(std::sin(angle));
+    }
+}
+
+}  // namespace
+
+GptNeoX::GptNeoX(const ModelConfig& config, ParameterTable& parameters)
+    : config_(config),
+      embed_in_(parameters.at("gpt_neox.embed_in.weight")),
+      embed_out_(parameters.at("embed_out.weight")),
+      final_norm_(parameters, "gpt_neox.final_layer_norm", config.layer_norm_eps) {
+  for (int layer = 0; layer < config.num_hidden_layers; ++layer)
+    blocks_.push_back(std::make_unique<Block>(
+        CoreArguments{config, parameters, fmt::format("gpt_neox.layers.{}", layer), layer}));
+}
+
+void GptNeoX::plan(MemoryPlan& plan, Extent largest, DType compute, bool training) {
+  const std::int64_t N = largest.rows(), D = config_.hidden_size, V = config_.vocab_size;
+  const DType acc = accumulation_type(compute);
+  training_ = training;
+
+  std::int64_t chunks = 0;
+  for (const auto& block : blocks_) chunks = std::max(chunks, block->chunks(largest.tokens));
+  if (training) {
+    saved_.assign(blocks_.size(), {});
+    for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
+      blocks_[layer]->plan(plan, saved_[layer], largest, compute, true);
+  } else {  // one set of tensors for all blocks: planned by the one with the most chunks
+    saved_.assign(1, {});
+    const auto fewer = [&](const auto& a, const auto& b) {
+      return a->chunks(largest.tokens) < b->chunks(largest.tokens);
+    };
+    (*std::max_element(blocks_.begin(), blocks_.end(), fewer))
+        ->plan(plan, saved_[0], largest, compute, false);
+  }
+  plan_workspace(plan, work_, config_, largest, chunks, compute, training);
+
+  cosine_ = sine_ = Tensor{};
+  if (const std::int64_t R = config_.rotary_dims() / 2; R > 0) {
+    plan.add(cosine_, "rotary tables", acc, {largest.tokens, R});
+    plan.add(sine_, "rotary tables", acc, {largest.tokens, R});
+  }
+  plan.add(output_, "activations", compute, {N, D});
+  plan.add(final_mean_, "activations", acc, {N});
+  plan.add(final_rstd_, "activations", acc, {N});
+  plan.add(final_normed_, "activations", compute, {N, D});
+  plan.add(head_logits_, "logits of a slice", compute, {slice_rows(N, V), V});
+  plan.add(losses_, "workspace", acc, {N});
+  plan.add(correct_, "workspace", DType::u8, {N});
+  dx_ = Tensor{};
+  if (training) plan.add(dx_, "workspace", compute, {N, D});
+}
+
+void GptNeoX::prepare() {
+  if (!cosine_) return;
+  if (cosine_.dtype == DType::f64)
+    fill_rotary<double>(cosine_, sine_, config_.rotary_emb_base);
+  else
+    fill_rotary<float>(cosine_, sine_, config_.rotary_emb_base);
+}
+
+void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens) {
+  const std::int64_t N = pass.extent.rows();
+  pass.ops.embedding_forward(saved(0).input.rows(0, N), tokens, embed_in_.weight);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const bool last = layer + 1 == blocks_.size();
+    const Tensor out = (last ? output_ : saved(layer + 1).input).rows(0, N);
+    blocks_[layer]->forward(pass, out, saved(layer), work_, cosine_, sine_);
+  }
+  final_norm_.forward(pass.ops, final_normed_.rows(0, N), final_mean_.rows(0, N), final_rstd_.rows(0, N),
+                      output_.rows(0, N));
+}
+
+void GptNeoX::logits(const PassContext& pass, Tensor out, Tensor tokens) {
+  forward_blocks(pass, tokens);
+  pass.ops.linear_forward(out, final_normed_.rows(0, pass.extent.rows()), embed_out_.weight, {});
+}
+
+LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch) {
+  const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, config_.vocab_size);
+  forward_blocks(pass, batch.tokens);
+  for (std::int64_t first = 0; first < N; first += slice) {
+    const std::int64_t rows = std::min(slice, N - first);
+    const Tensor slice_logits = head_logits_.rows(0, rows);
+    pass.ops.linear_forward(slice_logits, final_normed_.rows(first, rows), embed_out_.weight, {});
+    pass.ops.cross_entropy_forward(losses_.rows(first, rows), correct_.rows(first, rows), slice_logits,
+                                   batch.targets.rows(first, rows),
+                                   batch.mask ? batch.mask.rows(first, rows) : Tensor{});
+  }
+  LossSums sums{sum_of(losses_.rows(0, N)), 0};
+  for (std::int64_t i = 0; i < N; ++i) sums.correct += correct_.as<std::uint8_t>()[i];
+  return sums;
+}
+
+bool GptNeoX::trained_up_to(std::size_t layer) const {
+  const auto end = blocks_.begin() + static_cast<std::ptrdiff_t>(layer) + 1;
+  return embed_in_.trained ||
+         std::any_of(blocks_.begin(), end, [](const auto& block) { return block->trained(); });
+}
+
+double GptNeoX::forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale) {
+  forward_blocks(pass, batch.tokens);
+  const bool below_head = trained_up_to(blocks_.size() - 1);
+  const double nats = backward_head(pass, batch, loss_scale, below_head || final_norm_.trained());
+  if (below_head) backward_blocks(pass, batch.tokens);
+  return nats;
+}
+
+// Leaves the gradient of the last block's output in dx_.
+double GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
+                              bool input_gradient) {
+  const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, config_.vocab_size);
+  for (std::int64_t first = 0; first < N; first += slice) {
+    const std::int64_t rows = std::min(slice, N - first);
+    const Tensor normed = final_normed_.rows(first, rows), slice_logits = head_logits_.rows(0, rows);
+    pass.ops.linear_forward(slice_logits, normed, embed_out_.weight, {});
+    pass.ops.cross_entropy_backward(slice_logits, losses_.rows(first, rows), batch.targets.rows(first, rows),
+                                    batch.mask ? batch.mask.rows(first, rows) : Tensor{}, loss_scale);
+    if (embed_out_.trained) pass.ops.linear_backward_weight(embed_out_.gradient, {}, slice_logits, normed);
+    if (input_gradient)
+      pass.ops.linear_backward_input(work_.branch1.rows(first, rows), slice_logits, embed_out_.weight);
+  }
+  if (input_gradient) {
+    const Tensor dx = dx_.rows(0, N);
+    pass.ops.zero(dx);
+    final_norm_.backward(pass.ops, dx, work_.branch1.rows(0, N), output_.rows(0, N), final_mean_.rows(0, N),
+                         final_rstd_.rows(0, N));
+  }
+  return sum_of(losses_.rows(0, N));
+}
+
+void GptNeoX::backward_blocks(const PassContext& pass, Tensor tokens) {
+  const Tensor dx = dx_.rows(0, pass.extent.rows());
+  for (std::size_t layer = blocks_.size(); layer-- > 0 && trained_up_to(layer);) {
+    const bool input_gradient = layer > 0 ? trained_up_to(layer - 1) : embed_in_.trained;
+    blocks_[layer]->backward(pass, dx, input_gradient, saved(layer), work_, cosine_, sine_);
+  }
+  if (embed_in_.trained) pass.ops.embedding_backward(embed_in_.gradient, dx, tokens);
+}
+
+}  // namespace flasheva

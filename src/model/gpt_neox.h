@@ -1,0 +1,81 @@
+// GPT-NeoX: embedding, blocks, final norm, head and loss, forward and backward, over parameters that a
+// ParameterTable owns.
+//
+//     x_0 = embed_in[tokens];  x_{l+1} = block_l(x_l);  logits = embed_out final_layer_norm(x_L)
+//     loss = cross-entropy in nats of each target token
+//
+// The head works on slices of tokens, so that logits never exist for the whole micro batch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "src/layers/block.h"
+#include "src/model/parameters.h"
+
+namespace flasheva {
+
+// A micro batch on the device.
+struct TokenBatch {
+  Extent extent;
+  Tensor tokens;   // (N) int32, N = B T
+  Tensor targets;  // (N) int32
+  Tensor mask;     // (N) uint8, optional: a target whose mask is 0 does not count
+};
+
+struct LossSums {
+  double nats = 0;           // summed over counted targets
+  std::int64_t correct = 0;  // counted targets that had the largest logit
+};
+
+class GptNeoX {
+ public:
+  // `config` and `parameters` must outlive the model.
+  GptNeoX(const ModelConfig& config, ParameterTable& parameters);
+
+  const ModelConfig& config() const { return config_; }
+
+  // Foresees activations and workspace for micro batches up to `largest`; reads which parameters are trained.
+  // Call prepare() once the plan is bound.
+  void plan(MemoryPlan& plan, Extent largest, DType compute, bool training);
+  // Fills the rotary tables.
+  void prepare();
+
+  // out (N, V), of the compute type, = logits of tokens (N).
+  void logits(const PassContext& pass, Tensor out, Tensor tokens);
+
+  // The losses of a batch, without gradients.
+  LossSums evaluate(const PassContext& pass, const TokenBatch& batch);
+
+  // Gradients of trained parameters += loss_scale x gradient of the summed losses; returns the summed losses
+  // in nats. Planned with `training`.
+  double forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale);
+
+ private:
+  void forward_blocks(const PassContext& pass, Tensor tokens);
+  double backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
+                       bool input_gradient);
+  void backward_blocks(const PassContext& pass, Tensor tokens);
+  const BlockActivations& saved(std::size_t layer) const { return saved_[training_ ? layer : 0]; }
+  bool trained_up_to(std::size_t layer) const;  // the embedding or any block below or at `layer`
+
+  const ModelConfig& config_;
+  Parameter& embed_in_;
+  Parameter& embed_out_;
+  LayerNorm final_norm_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  bool training_ = false;
+
+  std::vector<BlockActivations> saved_;  // one a block; without training one for all
+  Workspace work_;
+  Tensor cosine_, sine_;                           // (T, R)
+  Tensor output_;                                  // (N, D) of the last block
+  Tensor final_mean_, final_rstd_, final_normed_;  // (N), (N), (N, D)
+  Tensor dx_;                                      // (N, D) gradient of the residual stream
+  Tensor head_logits_;                             // (rows of a slice, V)
+  Tensor losses_, correct_;                        // (N)
+};
+
+}  // namespace flasheva

@@ -1,0 +1,48 @@
+// The named parameters of a model, in the order of its file. Names and shapes are those of Hugging Face.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "kernels/tensor.h"
+#include "src/config/model_config.h"
+#include "src/layers/parameter.h"
+
+namespace flasheva {
+
+// True if the selector (`attention`, `all`, or a glob with * and ? over tensor names) names this tensor.
+bool selects(const std::string& selector, const std::string& tensor_name);
+
+class ParameterTable : public ParameterSource {
+ public:
+  explicit ParameterTable(const ModelConfig& config);
+  ParameterTable(const ParameterTable&) = delete;
+  ParameterTable& operator=(const ParameterTable&) = delete;
+
+  std::deque<Parameter>& all() { return parameters_; }
+  const std::deque<Parameter>& all() const { return parameters_; }
+  Parameter& at(const std::string& name) override;
+  Parameter* find(const std::string& name) override;
+
+  std::int64_t count() const;          // elements
+  std::int64_t trained_count() const;  // elements of trained tensors
+
+  // Marks the tensors that any selector names as trained, all others as frozen. Returns the first selector
+  // that names no tensor, or "".
+  std::string select(const std::vector<std::string>& selectors);
+
+  // Foresees the masters, of type float32 or float64.
+  void plan_masters(MemoryPlan& plan, DType dtype);
+  // Foresees copies of another compute type; with the masters' type, none: weights are then the masters.
+  void plan_weights(MemoryPlan& plan, DType compute);
+  // Foresees gradients and moments of the trained tensors; those of frozen ones become absent.
+  void plan_training(MemoryPlan& plan);
+
+ private:
+  std::deque<Parameter> parameters_;  // a deque: parts of the model keep pointers into it
+};
+
+}  // namespace flasheva
