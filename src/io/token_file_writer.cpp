@@ -1,0 +1,175 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+
+#include "kernels/check.h"
+#include "src/core/error.h"
+#include "src/core/file.h"
+#include "src/io/hdf5_handle.h"
+#include "src/io/token_file.h"
+
+namespace flasheva {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t chunk_tokens = 1 << 16;
+constexpr std::int64_t largest_uint16_vocab = 1 << 16;
+
+}  // namespace
+
+struct TokenFileWriter::State {
+  fs::path path, temporary;
+  TokenFileAttributes attributes;
+  Hdf5Handle file, tokens;
+  std::vector<std::int32_t> pending;  // at most a chunk
+  std::int64_t written = 0;
+  std::vector<std::uint64_t> document_offsets{0};
+
+  std::int64_t appended() const { return written + static_cast<std::int64_t>(pending.size()); }
+
+  void check(bool succeeded) const {
+    if (!succeeded) fail(ExitCode::disk, "{}: cannot write: {}", path.string(), hdf5_reason());
+  }
+  void check_system(bool succeeded) const {
+    if (!succeeded) fail(ExitCode::disk, "{}: cannot write: {}", path.string(), std::strerror(errno));
+  }
+
+  void create();
+  void write_integer(const char* name, std::int64_t value) const;
+  void write_text(const char* name, const std::string& text) const;
+  void flush_pending();
+  void write_document_offsets();
+  void close_and_rename();
+};
+
+void TokenFileWriter::State::create() {
+  file = Hdf5Handle(H5Fcreate(temporary.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
+  check(file.valid());
+  const hsize_t none = 0, unlimited = H5S_UNLIMITED, chunk = chunk_tokens;
+  const Hdf5Handle space(H5Screate_simple(1, &none, &unlimited));
+  const Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE));
+  check(H5Pset_chunk(properties, 1, &chunk) >= 0);
+  H5Pset_obj_track_times(properties, false);  // the same tokens give the same bytes
+  const hid_t type = attributes.vocab_size <= largest_uint16_vocab ? H5T_STD_U16LE : H5T_STD_U32LE;
+  tokens = Hdf5Handle(H5Dcreate2(file, "/tokens", type, space, H5P_DEFAULT, properties, H5P_DEFAULT));
+  check(tokens.valid());
+
+  write_integer("vocab_size", attributes.vocab_size);
+  if (attributes.eos_token_id) write_integer("eos_token_id", *attributes.eos_token_id);
+  if (!attributes.tokenizer.empty()) write_text("tokenizer", attributes.tokenizer);
+  if (!attributes.source.empty()) write_text("source", attributes.source);
+}
+
+void TokenFileWriter::State::write_integer(const char* name, std::int64_t value) const {
+  const Hdf5Handle space(H5Screate(H5S_SCALAR));
+  const Hdf5Handle attribute(H5Acreate2(tokens, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT));
+  check(attribute.valid() && H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0);
+}
+
+// Variable-length UTF-8, which h5py gives back as str.
+void TokenFileWriter::State::write_text(const char* name, const std::string& text) const {
+  const Hdf5Handle type(H5Tcopy(H5T_C_S1));
+  check(H5Tset_size(type, H5T_VARIABLE) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0);
+  const Hdf5Handle space(H5Screate(H5S_SCALAR));
+  const Hdf5Handle attribute(H5Acreate2(tokens, name, type, space, H5P_DEFAULT, H5P_DEFAULT));
+  const char* characters = text.c_str();
+  check(attribute.valid() && H5Awrite(attribute, type, &characters) >= 0);
+}
+
+void TokenFileWriter::State::flush_pending() {
+  if (pending.empty()) return;
+  const hsize_t start = static_cast<hsize_t>(written), count = pending.size(), size = start + count;
+  check(H5Dset_extent(tokens, &size) >= 0);
+  const Hdf5Handle space(H5Dget_space(tokens));
+  const Hdf5Handle memory(H5Screate_simple(1, &count, nullptr));
+  check(H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0);
+  check(H5Dwrite(tokens, H5T_NATIVE_INT32, memory, space, H5P_DEFAULT, pending.data()) >= 0);
+  written += static_cast<std::int64_t>(count);
+  pending.clear();
+}
+
+void TokenFileWriter::State::write_document_offsets() {
+  const hsize_t count = document_offsets.size();
+  const Hdf5Handle space(H5Screate_simple(1, &count, nullptr));
+  const Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE));
+  H5Pset_obj_track_times(properties, false);
+  const Hdf5Handle dataset(
+      H5Dcreate2(file, "/document_offsets", H5T_STD_U64LE, space, H5P_DEFAULT, properties, H5P_DEFAULT));
+  check(dataset.valid());
+  check(H5Dwrite(dataset, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, document_offsets.data()) >= 0);
+}
+
+void TokenFileWriter::State::close_and_rename() {
+  check(H5Fflush(file, H5F_SCOPE_LOCAL) >= 0);
+  check(tokens.reset());
+  check(file.reset());
+  const int descriptor = ::open(temporary.c_str(), O_RDONLY | O_CLOEXEC);
+  check_system(descriptor >= 0);
+  const bool flushed = ::fsync(descriptor) == 0;
+  check_system(flushed && ::close(descriptor) == 0);
+  check_system(std::rename(temporary.c_str(), path.c_str()) == 0);
+  sync_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+TokenFileWriter::TokenFileWriter(const fs::path& path, const TokenFileAttributes& attributes)
+    : state_(std::make_unique<State>()) {
+  FLASHEVA_CHECK(attributes.vocab_size > 0 &&
+                 attributes.vocab_size <= std::numeric_limits<std::int32_t>::max());
+  silence_hdf5();
+  state_->path = path;
+  state_->temporary = path.string() + ".tmp";
+  state_->attributes = attributes;
+  state_->pending.reserve(chunk_tokens);
+  state_->create();
+}
+
+TokenFileWriter::~TokenFileWriter() {
+  if (!state_->file.valid()) return;  // finished
+  state_->tokens.reset();
+  state_->file.reset();
+  std::error_code ignored;
+  fs::remove(state_->temporary, ignored);
+}
+
+void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
+  State& s = *state_;
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] < 0 || tokens[i] >= s.attributes.vocab_size)
+      fail(ExitCode::data, "{}:/tokens: token {} at place {} is not below vocab_size {}", s.path.string(),
+           tokens[i], s.appended() + static_cast<std::int64_t>(i), s.attributes.vocab_size);
+  while (!tokens.empty()) {
+    const std::size_t count = std::min(tokens.size(), chunk_tokens - s.pending.size());
+    s.pending.insert(s.pending.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(count));
+    tokens = tokens.subspan(count);
+    if (s.pending.size() == chunk_tokens) s.flush_pending();
+  }
+}
+
+void TokenFileWriter::end_document() {
+  state_->document_offsets.push_back(static_cast<std::uint64_t>(state_->appended()));
+}
+
+std::int64_t TokenFileWriter::tokens() const { return state_->appended(); }
+
+std::int64_t TokenFileWriter::documents() const {
+  return static_cast<std::int64_t>(state_->document_offsets.size()) - 1;
+}
+
+void TokenFileWriter::finish() {
+  State& s = *state_;
+  s.flush_pending();
+  if (documents() > 0) {
+    if (s.document_offsets.back() != static_cast<std::uint64_t>(s.written)) end_document();
+    s.write_document_offsets();
+  }
+  s.close_and_rename();
+}
+
+}  // namespace flasheva

@@ -16,6 +16,9 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
+  // Bytes of the longest start of `text`, about `max_bytes` at most and never 0 for text that is not empty,
+  // that can be encoded apart from the rest without changing an id: so files are encoded in pieces.
+  virtual std::size_t piece(std::string_view text, std::size_t max_bytes) const = 0;
   // The bytes of the tokens, one after another; special tokens give none. Ids must be below vocab_size().
   virtual std::string decode(const std::vector<std::int32_t>& tokens) const = 0;
   virtual std::int64_t vocab_size() const = 0;
@@ -28,9 +31,12 @@ class Tokenizer {
   virtual void write_files(const std::filesystem::path& folder) const = 0;
 };
 
-// `bytes` (id = byte value, vocabulary 256), or a folder with a tokenizer.json. Error{usage} for an unknown name,
-// Error{data} for a tokenizer.json that is broken or has an unsupported part (named).
+// `bytes` (id = byte value, vocabulary 256), or a folder with a tokenizer.json. Error{usage} for an unknown
+// name, Error{data} for a tokenizer.json that is broken or has an unsupported part (named).
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name_or_folder);
+
+// The tokenizer that a tokenizer.json describes; `where` names the file in messages. The fuzz target.
+std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view text, const std::string& where);
 
 // The tokenizer of a model folder, or nullptr where it has no tokenizer.json.
 std::unique_ptr<Tokenizer> tokenizer_of_folder(const std::filesystem::path& folder);
