@@ -65,7 +65,8 @@ void validate_layer(const LayerAttention& layer, std::size_t number, const Check
 void validate(const ModelConfig& config, const std::string& where, ExitCode code) {
   const Checker check{where, code};
   validate_architecture(config, check);
-  if (static_cast<std::int64_t>(config.attention.size()) != config.num_hidden_layers)
+  if (!config.attention.empty() &&
+      static_cast<std::int64_t>(config.attention.size()) != config.num_hidden_layers)
     fail(code, "{}: attention is given for {} layers; num_hidden_layers is {}", where,
          config.attention.size(), config.num_hidden_layers);
   for (std::size_t layer = 0; layer < config.attention.size(); ++layer)

@@ -50,7 +50,9 @@ struct ModelConfig {
 
   std::int64_t head_dim() const { return hidden_size / num_attention_heads; }
   // Dimensions of each head that the rotary embedding turns; even.
-  std::int64_t rotary_dims() const { return static_cast<std::int64_t>(static_cast<double>(head_dim()) * rotary_pct); }
+  std::int64_t rotary_dims() const {
+    return static_cast<std::int64_t>(static_cast<double>(head_dim()) * rotary_pct);
+  }
   bool full_attention_everywhere() const {
     for (const LayerAttention& layer : attention)
       if (layer.kind != AttentionKind::full) return false;
@@ -58,8 +60,9 @@ struct ModelConfig {
   }
 };
 
-// Throws Error{usage or data as given} naming the first impossible value ("hidden_size 100 is not a multiple of
-// num_attention_heads 8"), prefixed with `where` (a file and perhaps a key).
+// Throws Error{usage or data as given} naming the first impossible value ("hidden_size 100 is not a multiple
+// of num_attention_heads 8"), prefixed with `where` (a file and perhaps a key). An empty `attention` is not
+// resolved yet and passes.
 void validate(const ModelConfig& config, const std::string& where, ExitCode code);
 
 }  // namespace flasheva
