@@ -60,7 +60,7 @@ typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
 
 template <class T>
 inline Vector<T> broadcast(T value) {
-  return Vector<T>{} + value;
+  return value - Vector<T>{};  // x - 0 is x for every x, -0 included, and compiles to a plain broadcast
 }
 
 inline Floats load(const float* p) {
