@@ -57,9 +57,9 @@ struct AttentionConfig {
 };
 
 struct AdamWConfig {
-  float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0;
-  std::int64_t step = 1;        // of this optimizer state, from 1: the bias correction's exponent
-  float gradient_scale = 1.0f;  // gradients are multiplied by it first (clipping)
+  double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
+  std::int64_t step = 1;      // of this optimizer state, from 1: the bias correction's exponent
+  double gradient_scale = 1;  // gradients are multiplied by it first (clipping)
 };
 
 class Ops {
@@ -171,7 +171,7 @@ class Ops {
                      const AdamWConfig& config) = 0;
 };
 
-// `threads` 0: as many as OpenMP would take.
+// `threads` 0: as many as OpenMP would take; otherwise their number for the whole process from now on.
 std::unique_ptr<Ops> make_cpu_ops(int threads = 0);
 
 }  // namespace flasheva

@@ -1,0 +1,32 @@
+#include "src/core/log.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+namespace flasheva {
+
+namespace {
+bool progress_on_screen = false;
+}
+
+void log_line(const std::string& text) {
+  std::fprintf(stderr, "%s%s\n", progress_on_screen ? "\r\033[K" : "", text.c_str());
+  progress_on_screen = false;
+}
+
+void log_warning(const std::string& text) { log_line("warning: " + text); }
+
+bool progress_is_visible() {
+  static const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  return terminal;
+}
+
+void show_progress(const std::string& text) {
+  if (!progress_is_visible()) return;
+  std::fprintf(stderr, "\r\033[K%s", text.c_str());
+  std::fflush(stderr);
+  progress_on_screen = true;
+}
+
+}  // namespace flasheva

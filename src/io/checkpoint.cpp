@@ -1,0 +1,133 @@
+#include "src/io/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "src/core/error.h"
+#include "src/core/file.h"
+#include "src/io/model_folder.h"
+
+namespace flasheva {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* manifest_name = "manifest.json";
+constexpr const char* temporary_prefix = "writing-";
+
+// The manifest that FOLDER's files deserve. Readers compare the whole text, so that a flipped bit in the
+// manifest itself shows as well.
+std::string make_manifest(const fs::path& folder) {
+  nlohmann::json files = nlohmann::json::object();
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name == manifest_name) continue;
+    files[name] = {{"bytes", entry.file_size()}, {"xxh3_128", checksum_of_file(entry.path())}};
+  }
+  return nlohmann::json{{"format", 1}, {"files", files}}.dump(1) + "\n";
+}
+
+// Checkpoint folders by step, newest first.
+std::vector<fs::path> checkpoint_folders(const fs::path& checkpoints) {
+  std::vector<fs::path> folders;
+  std::error_code missing;
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, missing)) {
+    const std::string name = entry.path().filename().string();
+    const bool numbered = name.rfind("step-", 0) == 0 && name.size() > 5 && name.size() <= 23 &&
+                          name.find_first_not_of("0123456789", 5) == std::string::npos;
+    if (numbered && entry.is_directory()) folders.push_back(entry.path());
+  }
+  const auto number = [](const fs::path& folder) {
+    return std::stoull(folder.filename().string().substr(5));
+  };
+  std::sort(folders.begin(), folders.end(),
+            [&](const auto& a, const auto& b) { return number(a) > number(b); });
+  return folders;
+}
+
+void prune(const fs::path& checkpoints, std::int64_t keep) {
+  const std::vector<fs::path> folders = checkpoint_folders(checkpoints);
+  for (std::size_t i = static_cast<std::size_t>(keep); i < folders.size(); ++i) {
+    std::error_code ignored;  // an old checkpoint that stays does no harm
+    fs::remove_all(folders[i], ignored);
+  }
+}
+
+// Refuses before a byte is written where the disk cannot hold the checkpoint.
+void require_space(const fs::path& folder, const CheckpointContent& content) {
+  std::uintmax_t needed = 1 << 20;
+  for (const NamedTensors* tensors : {&content.model, &content.optimizer})
+    for (const auto& [name, tensor] : *tensors) needed += tensor.data.size();
+  std::error_code unknown;
+  const fs::space_info space = fs::space(folder, unknown);
+  if (!unknown && space.available < needed)
+    fail(ExitCode::disk, "{}: a checkpoint needs {} MB and {} MB are free; free some space and start again",
+         folder.string(), needed / 1000000 + 1, space.available / 1000000);
+}
+
+void move_into_place(const fs::path& temporary, const fs::path& folder) {
+  std::error_code error;
+  fs::remove_all(folder, error);
+  if (!error) fs::rename(temporary, folder, error);
+  if (error) fail(ExitCode::disk, "{}: cannot write: {}", folder.string(), error.message());
+  sync_folder(folder.parent_path());
+}
+
+}  // namespace
+
+void write_checkpoint(const fs::path& checkpoints, const CheckpointContent& content,
+                      const ModelConfig& config, const fs::path& tokenizer_from, std::int64_t keep) {
+  create_folders(checkpoints);
+  const std::string name = fmt::format("step-{:09}", content.step);
+  const fs::path temporary = checkpoints / (temporary_prefix + name);
+  std::error_code ignored;
+  fs::remove_all(temporary, ignored);
+  require_space(checkpoints, content);
+  create_folders(temporary);
+  try {
+    write_model_folder_files(temporary, config, "float32", tokenizer_from);
+    write_safetensors(temporary / "model.safetensors", content.model, {{"format", "pt"}});
+    write_safetensors(temporary / optimizer_file_name, content.optimizer);
+    write_file_atomically(temporary / "state.json", content.state.dump(1) + "\n");
+    write_file_atomically(temporary / manifest_name, make_manifest(temporary));
+  } catch (const Error&) {
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+  move_into_place(temporary, checkpoints / name);
+  prune(checkpoints, keep);
+}
+
+std::string checkpoint_fault(const fs::path& folder) {
+  try {
+    if (!fs::exists(folder / manifest_name)) return "no manifest.json";
+    const std::string manifest = read_text_file(folder / manifest_name);
+    if (manifest == make_manifest(folder)) return "";
+    const nlohmann::json said = nlohmann::json::parse(manifest, nullptr, false);
+    const nlohmann::json is = nlohmann::json::parse(make_manifest(folder));
+    if (said.is_discarded() || !said.is_object() || !said.contains("files"))
+      return "manifest.json is damaged";
+    for (const auto& [name, entry] : is["files"].items())
+      if (!said["files"].contains(name) || said["files"][name] != entry)
+        return fmt::format("{} is not what manifest.json says", name);
+    return "files are missing, or manifest.json is damaged";
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+std::optional<FoundCheckpoint> newest_valid_checkpoint(const fs::path& checkpoints,
+                                                       const std::function<void(const std::string&)>& warn) {
+  for (const fs::path& folder : checkpoint_folders(checkpoints)) {
+    const std::string fault = checkpoint_fault(folder);
+    if (fault.empty())
+      return FoundCheckpoint{folder, nlohmann::json::parse(read_text_file(folder / "state.json"))};
+    warn(fmt::format("{}: {}; using the checkpoint before it", folder.string(), fault));
+  }
+  return std::nullopt;
+}
+
+}  // namespace flasheva

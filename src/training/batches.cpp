@@ -1,0 +1,28 @@
+#include "src/training/batches.h"
+
+namespace flasheva {
+
+void HostBatch::plan(MemoryPlan& plan, std::int64_t sequences, std::int64_t tokens_per_sequence) {
+  const std::int64_t count = sequences * tokens_per_sequence;
+  plan.add(tokens, "batch", DType::i32, {count});
+  plan.add(targets, "batch", DType::i32, {count});
+  plan.add(mask, "batch", DType::u8, {count});
+}
+
+std::int64_t counted_targets(const HostBatch& batch, std::int64_t sequences,
+                             std::int64_t tokens_per_sequence) {
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < sequences * tokens_per_sequence; ++i)
+    count += batch.mask.as<std::uint8_t>()[i] != 0;
+  return count;
+}
+
+void read_sequence(TokenFile& file, std::int64_t index, HostBatch& batch, std::int64_t place,
+                   std::int64_t tokens_per_sequence) {
+  const auto length = static_cast<std::size_t>(tokens_per_sequence);
+  const std::int64_t at = place * tokens_per_sequence;
+  file.read(index * tokens_per_sequence, {batch.tokens.as<std::int32_t>() + at, length},
+            {batch.targets.as<std::int32_t>() + at, length}, {batch.mask.as<std::uint8_t>() + at, length});
+}
+
+}  // namespace flasheva

@@ -1,0 +1,30 @@
+// The sequences of each step: which ones of the data set, read into host tensors.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "src/io/sequence_order.h"
+#include "src/io/token_file.h"
+
+namespace flasheva {
+
+// Sequences of one length as a model takes them: rows are sequences one after another.
+struct HostBatch {
+  Tensor tokens, targets;  // (S T) int32
+  Tensor mask;             // (S T) uint8; 0: the target does not count
+
+  void plan(MemoryPlan& plan, std::int64_t sequences, std::int64_t tokens_per_sequence);
+};
+
+// Targets of the first `sequences` sequences that count.
+std::int64_t counted_targets(const HostBatch& batch, std::int64_t sequences,
+                             std::int64_t tokens_per_sequence);
+
+// Reads sequence `index` of the data set into place `place` of the batch.
+void read_sequence(TokenFile& file, std::int64_t index, HostBatch& batch, std::int64_t place,
+                   std::int64_t tokens_per_sequence);
+
+}  // namespace flasheva

@@ -1,0 +1,184 @@
+#include "src/training/trainer.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "src/core/error.h"
+#include "src/training/schedule.h"
+
+namespace flasheva {
+
+namespace {
+
+DType compute_type(Precision precision) { return precision == Precision::bf16 ? DType::bf16 : DType::f32; }
+
+MemoryPlan plan_of_masters(ParameterTable& parameters) {
+  MemoryPlan plan;
+  parameters.plan_masters(plan, DType::f32);
+  return plan;
+}
+
+std::int64_t share(const Config& config, int rank, int ranks) {
+  return first_sequence_of_rank(config.batch.sequences, rank + 1, ranks) -
+         first_sequence_of_rank(config.batch.sequences, rank, ranks);
+}
+
+}  // namespace
+
+void Trainer::plan_phase(MemoryPlan& plan, Model& model, HostBatch& batch, const Config& config,
+                         const PhaseConfig& phase, int rank, int ranks) {
+  const std::int64_t sequences = share(config, rank, ranks), T = config.data.sequence_length;
+  const Extent micro{std::min(config.batch.micro, sequences), T};
+  const std::string idle = model.parameters.select(phase.train);
+  if (!idle.empty())
+    fail(ExitCode::usage,
+         "phase {}: train: '{}' names no tensor of this model; use attention, all, or a glob such as "
+         "gpt_neox.layers.*.attention.*",
+         phase.name, idle);
+  const DType compute = compute_type(phase.precision);
+  model.parameters.plan_weights(plan, compute);
+  model.parameters.plan_training(plan);
+  model.network.plan(plan, micro, compute, true);
+  batch.plan(plan, sequences, T);
+}
+
+std::vector<MemoryPlan> Trainer::plans(const Config& config, const ModelConfig& model_config, int rank,
+                                       int ranks) {
+  std::vector<MemoryPlan> plans;
+  for (const PhaseConfig& phase : config.phases) {
+    Model model(model_config);
+    HostBatch batch;
+    MemoryPlan plan = plan_of_masters(model.parameters);
+    plan_phase(plan, model, batch, config, phase, rank, ranks);
+    plans.push_back(plan);
+  }
+  return plans;
+}
+
+namespace {
+std::size_t largest_phase(const std::vector<MemoryPlan>& plans, std::size_t masters) {
+  std::size_t largest = 0;
+  for (const MemoryPlan& plan : plans) largest = std::max(largest, plan.bytes() - masters);
+  return largest;
+}
+}  // namespace
+
+Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops, Communicator& communicator)
+    : config_(config),
+      ops_(ops),
+      communicator_(communicator),
+      model_(model_config),
+      masters_(plan_of_masters(model_.parameters).bytes()),
+      phase_memory_(largest_phase(plans(config, model_config, communicator.rank(), communicator.size()),
+                                  plan_of_masters(model_.parameters).bytes())),
+      first_sequence_(
+          first_sequence_of_rank(config.batch.sequences, communicator.rank(), communicator.size())),
+      sequences_(share(config, communicator.rank(), communicator.size())) {
+  masters_.bind(plan_of_masters(model_.parameters));
+}
+
+void Trainer::begin_phase(const PhaseConfig& phase) {
+  phase_ = &phase;
+  MemoryPlan plan;
+  plan_phase(plan, model_, batch_, config_, phase, communicator_.rank(), communicator_.size());
+  phase_memory_.bind(plan);
+  model_.network.prepare();
+  for (Parameter& parameter : model_.parameters.all()) {
+    if (compute_type(phase.precision) == DType::f32) continue;
+    ops_.cast(parameter.weight, parameter.master);
+  }
+}
+
+TokenBatch Trainer::micro_batch(std::int64_t first, std::int64_t count) const {
+  const std::int64_t T = config_.data.sequence_length;
+  return {{count, T},
+          batch_.tokens.rows(first * T, count * T),
+          batch_.targets.rows(first * T, count * T),
+          batch_.mask.rows(first * T, count * T)};
+}
+
+StepResult Trainer::step(TokenFile& data, const SequenceOrder& order, const Progress& progress) {
+  // 1. This rank's sequences of the global batch.
+  const std::int64_t position = progress.step * config_.batch.sequences + first_sequence_;
+  for (std::int64_t i = 0; i < sequences_; ++i)
+    read_sequence(data, order(position + i), batch_, i, config_.data.sequence_length);
+  return step_on_batch(progress);
+}
+
+StepResult Trainer::step_on_batch(const Progress& progress) {
+  StepResult result;
+  result.tokens = config_.batch.sequences * config_.data.sequence_length;
+  result.lr = learning_rate(phase_->schedule, phase_->optimizer.lr, progress.step_in_phase, phase_->steps);
+
+  // 2. How many targets count, over all ranks: the weight of each in loss and gradient.
+  std::array<double, 1> counted{
+      static_cast<double>(counted_targets(batch_, sequences_, config_.data.sequence_length))};
+  communicator_.all_reduce_sum(counted);
+
+  // 3. Forward and backward of every micro batch, gradients added up.
+  std::array<double, 1> nats{forward_backward(static_cast<std::int64_t>(counted[0]), progress)};
+
+  // 4. Sums over ranks.
+  communicator_.all_reduce_sum(nats);
+  for (Parameter& parameter : model_.parameters.all())
+    if (parameter.trained) communicator_.all_reduce_sum(parameter.gradient);
+  result.loss = counted[0] > 0 ? nats[0] / counted[0] : 0;
+
+  // 5. The global norm; nothing that is not finite reaches the weights.
+  result.gradient = gradient_norms(ops_, model_.parameters);
+  if (!std::isfinite(result.loss) || !result.gradient.first_non_finite.empty())
+    fail(ExitCode::numeric,
+         "phase {}, step {}: loss {}, first non-finite gradient: {}; weights are those before this "
+         "step; lower optimizer.lr or lengthen schedule.warmup",
+         phase_->name, progress.step_in_phase + 1, result.loss,
+         result.gradient.first_non_finite.empty() ? "none" : result.gradient.first_non_finite);
+
+  // 6. Clipping and the update.
+  update_parameters(ops_, model_.parameters, phase_->optimizer, result.lr, progress.step_in_phase + 1,
+                    result.gradient.global);
+  return result;
+}
+
+double Trainer::forward_backward(std::int64_t counted, const Progress& progress) {
+  for (Parameter& parameter : model_.parameters.all())
+    if (parameter.trained) ops_.zero(parameter.gradient);
+  const auto& attention = config_.model.attention;
+  ChunkNoise noise;
+  noise.enabled = attention ? attention->noise_enabled : true;
+  noise.clip = model_.network.config().eva.noise_clip;
+  noise.seed = config_.run.seed;
+  noise.step = static_cast<std::uint32_t>(progress.step);
+
+  const double scale = counted > 0 ? 1.0 / static_cast<double>(counted) : 0;
+  const std::int64_t micro = std::min(config_.batch.micro, sequences_);
+  double nats = 0;
+  for (std::int64_t first = 0; first < sequences_; first += micro) {
+    const TokenBatch batch = micro_batch(first, std::min(micro, sequences_ - first));
+    noise.first_sequence = static_cast<std::uint32_t>(first_sequence_ + first);
+    nats += model_.network.forward_backward({ops_, batch.extent, noise}, batch, scale);
+  }
+  return nats;
+}
+
+ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences) {
+  const std::int64_t T = config_.data.sequence_length, total = std::min(sequences, data.sequences(T));
+  const int rank = communicator_.rank(), ranks = communicator_.size();
+  const std::int64_t end = first_sequence_of_rank(total, rank + 1, ranks);
+  const std::int64_t micro = std::min(config_.batch.micro, sequences_);
+  std::array<double, 3> sums{};  // nats, correct, counted
+  for (std::int64_t first = first_sequence_of_rank(total, rank, ranks); first < end; first += micro) {
+    const std::int64_t count = std::min(micro, end - first);
+    for (std::int64_t i = 0; i < count; ++i) read_sequence(data, first + i, batch_, i, T);
+    const TokenBatch batch = micro_batch(0, count);
+    const LossSums losses = model_.network.evaluate({ops_, batch.extent, {}}, batch);
+    sums[0] += losses.nats;
+    sums[1] += static_cast<double>(losses.correct);
+    sums[2] += static_cast<double>(counted_targets(batch_, count, T));
+  }
+  communicator_.all_reduce_sum(sums);
+  const double counted = std::max(1.0, sums[2]);
+  return {sums[0] / counted, sums[1] / counted, static_cast<std::int64_t>(sums[2])};
+}
+
+}  // namespace flasheva

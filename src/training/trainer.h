@@ -1,0 +1,89 @@
+// One model in training: its memory, and one optimizer step as numbered stages.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "kernels/buffer.h"
+#include "src/config/config.h"
+#include "src/distributed/communicator.h"
+#include "src/io/sequence_order.h"
+#include "src/io/token_file.h"
+#include "src/model/gpt_neox.h"
+#include "src/training/batches.h"
+#include "src/training/optimizer.h"
+
+namespace flasheva {
+
+// Where a run stands.
+struct Progress {
+  std::int64_t step = 0;           // optimizer steps of the whole run
+  std::int64_t phase = 0;          // index of the current phase
+  std::int64_t step_in_phase = 0;  // optimizer steps done in it
+};
+
+struct StepResult {
+  double loss = 0;  // mean over the global batch's counted targets, before the update, nats
+  double lr = 0;
+  GradientNorms gradient;
+  std::int64_t tokens = 0;  // of the global batch
+};
+
+struct ValidationResult {
+  double loss = 0;  // mean over counted targets, nats
+  double accuracy = 0;
+  std::int64_t targets = 0;
+};
+
+class Trainer {
+ public:
+  // Takes all memory of the run. `model_config` is the model after the swap. The arguments must outlive it.
+  Trainer(const Config& config, const ModelConfig& model_config, Ops& ops, Communicator& communicator);
+
+  // The same plans, without taking memory: what `plan` prints. One entry a phase; masters are in each.
+  static std::vector<MemoryPlan> plans(const Config& config, const ModelConfig& model_config, int rank,
+                                       int ranks);
+
+  ParameterTable& parameters() { return model_.parameters; }
+  GptNeoX& model() { return model_.network; }
+
+  // Selects the phase's trained tensors and gives it the run's memory; optimizer state starts at 0. Call it
+  // once the masters hold their values.
+  void begin_phase(const PhaseConfig& phase);
+
+  // Sequence `position` of the run is the first of this step's global batch.
+  StepResult step(TokenFile& data, const SequenceOrder& order, const Progress& progress);
+
+  // The same on tokens already in batch(): what a benchmark times.
+  StepResult step_on_batch(const Progress& progress);
+  HostBatch& batch() { return batch_; }
+
+  // Mean loss over the first `sequences` sequences of the file (all, if fewer), noise off, in the phase's
+  // precision.
+  ValidationResult validate(TokenFile& data, std::int64_t sequences);
+
+ private:
+  struct Model {
+    Model(const ModelConfig& config) : parameters(config), network(config, parameters) {}
+    ParameterTable parameters;
+    GptNeoX network;
+  };
+
+  static void plan_phase(MemoryPlan& plan, Model& model, HostBatch& batch, const Config& config,
+                         const PhaseConfig& phase, int rank, int ranks);
+  TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;
+  double forward_backward(std::int64_t counted, const Progress& progress);
+
+  const Config& config_;
+  Ops& ops_;
+  Communicator& communicator_;
+  Model model_;
+  Buffer masters_, phase_memory_;
+  const PhaseConfig* phase_ = nullptr;
+  std::int64_t first_sequence_, sequences_;  // this rank's share of the global batch
+  HostBatch batch_;
+};
+
+}  // namespace flasheva
