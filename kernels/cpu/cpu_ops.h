@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "kernels/cpu/growing_buffer.h"
 #include "kernels/ops.h"
 
 namespace flasheva {
@@ -12,6 +13,7 @@ class Gemm;  // gemm.h
 
 class CpuOps final : public Ops {
  public:
+  // `threads` > 0 sets the number of OpenMP threads, oneDNN's too, of the whole process.
   explicit CpuOps(int threads);
   ~CpuOps() override;
 
@@ -44,14 +46,17 @@ class CpuOps final : public Ops {
                               Tensor dbeta, Tensor q, Tensor k, Tensor v, const EvaParameters& parameters,
                               const ChunkSummaryConfig& config) override;
 
-  void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
-                         Tensor chunk_bias, const AttentionConfig& config) override;
+  void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
+                         Tensor beta, Tensor chunk_bias, const AttentionConfig& config) override;
   void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tensor dchunk_bias,
-                          Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
-                          Tensor beta, Tensor chunk_bias, const AttentionConfig& config) override;
+                          Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                          Tensor kappa, Tensor beta, Tensor chunk_bias,
+                          const AttentionConfig& config) override;
 
-  void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets, Tensor mask) override;
-  void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask, double scale) override;
+  void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
+                             Tensor mask) override;
+  void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
+                              double scale) override;
 
   double sum_of_squares(Tensor x) override;
   void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
@@ -59,6 +64,7 @@ class CpuOps final : public Ops {
 
  private:
   std::unique_ptr<Gemm> gemm_;
+  GrowingBuffer partials_;  // per-thread or per-block sums on their way into one
 };
 
 }  // namespace flasheva

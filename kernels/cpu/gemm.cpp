@@ -1,0 +1,199 @@
+#include "kernels/cpu/gemm.h"
+
+#include <dnnl.hpp>
+#include <map>
+#include <tuple>
+#include <unordered_map>
+
+#include "kernels/check.h"
+#include "kernels/cpu/growing_buffer.h"
+#include "kernels/cpu/loops.h"
+
+namespace flasheva {
+
+namespace {
+
+using dnnl::memory;
+
+// What a oneDNN primitive is made for.
+struct Product {
+  std::int64_t m, n, k;
+  bool a_transposed, b_transposed;
+  DType in, out;
+  bool bias, accumulate;
+  auto operator<=>(const Product&) const = default;
+};
+
+memory::data_type onednn_type(DType type) {
+  return type == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+memory::desc matrix_description(std::int64_t rows, std::int64_t columns, bool transposed, DType type) {
+  const memory::dims strides = transposed ? memory::dims{1, rows} : memory::dims{columns, 1};
+  return {{rows, columns}, onednn_type(type), strides};
+}
+
+dnnl::matmul::primitive_desc describe(const Product& product, const dnnl::engine& engine) {
+  const memory::desc a = matrix_description(product.m, product.k, product.a_transposed, product.in);
+  const memory::desc b = matrix_description(product.k, product.n, product.b_transposed, product.in);
+  const memory::desc out = matrix_description(product.m, product.n, false, product.out);
+  const memory::desc bias =
+      product.bias ? matrix_description(1, product.n, false, product.in) : memory::desc();
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (product.accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+#if DNNL_VERSION_MAJOR >= 3
+  if (!product.bias) return {engine, a, b, out, attributes};
+  return {engine, a, b, bias, out, attributes};
+#else
+  return {dnnl::matmul::desc(a, b, bias, out), attributes, engine};
+#endif
+}
+
+// Whether the CPU (or DNNL_MAX_CPU_ISA, which caps it) multiplies bfloat16 itself.
+bool has_fast_bf16() {
+  const auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
+}
+
+void check(const Tensor& out, const Factor& a, const Factor& b, const Tensor& bias) {
+  FLASHEVA_CHECK(a.matrix.shape.rank() == 2 && b.matrix.shape.rank() == 2);
+  FLASHEVA_CHECK(matches(a.matrix, a.matrix.dtype, a.matrix.shape));
+  FLASHEVA_CHECK(matches(b.matrix, a.matrix.dtype, b.matrix.shape));
+  FLASHEVA_CHECK(a.columns() == b.rows());
+  FLASHEVA_CHECK(matches(out, out.dtype, {a.rows(), b.columns()}));
+  FLASHEVA_CHECK(!bias || matches(bias, a.matrix.dtype, {b.columns()}));
+}
+
+void product_float64(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
+  const std::int64_t m = a.rows(), n = b.columns(), k = a.columns();
+  const std::int64_t a_row = a.transposed ? 1 : k, a_column = a.transposed ? m : 1;
+  const std::int64_t b_row = b.transposed ? 1 : n, b_column = b.transposed ? k : 1;
+  parallel_rows(m, n * k, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        double& element = out.as<double>()[i * n + j];
+        double sum = accumulate ? element : bias ? bias.as<double>()[j] : 0;
+        for (std::int64_t l = 0; l < k; ++l)
+          sum += a.matrix.as<double>()[i * a_row + l * a_column] *
+                 b.matrix.as<double>()[l * b_row + j * b_column];
+        element = sum;
+      }
+    }
+  });
+}
+
+}  // namespace
+
+// Primitives by shape, made when first needed, and the memory they work in.
+class Gemm::OneDnn {
+ public:
+  void execute(const Product& product, void* out, void* a, void* b, void* bias) {
+    Primitive& primitive = find_or_make(product);
+    primitive.arguments.at(DNNL_ARG_SRC).set_data_handle(a);
+    primitive.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle(b);
+    primitive.arguments.at(DNNL_ARG_DST).set_data_handle(out);
+    if (product.bias) primitive.arguments.at(DNNL_ARG_BIAS).set_data_handle(bias);
+    auto* scratchpad = scratchpad_.take<std::byte>(primitive.scratchpad_bytes);
+    primitive.arguments.at(DNNL_ARG_SCRATCHPAD).set_data_handle(scratchpad);
+    primitive.matmul.execute(stream_, primitive.arguments);
+    stream_.wait();
+  }
+
+  // The tensor's elements as float32, in memory kept for this use.
+  static Tensor widen(GrowingBuffer& memory, const Tensor& tensor) {
+    const Tensor wide = view_of(memory.take<float>(tensor.size()), tensor.shape);
+    convert(wide.as<float>(), tensor.as<bf16>(), tensor.size());
+    return wide;
+  }
+
+  GrowingBuffer wide_a, wide_b, wide_bias, wide_out;
+  const bool fast_bf16 = has_fast_bf16();
+
+ private:
+  struct Primitive {
+    dnnl::matmul matmul;
+    std::unordered_map<int, memory> arguments;
+    std::int64_t scratchpad_bytes;
+  };
+
+  Primitive& find_or_make(const Product& product) {
+    const auto found = primitives_.find(product);
+    if (found != primitives_.end()) return found->second;
+    if (primitives_.size() == max_primitives) primitives_.clear();
+    const auto description = describe(product, engine_);
+    const auto argument = [&](const memory::desc& desc) { return memory(desc, engine_, DNNL_MEMORY_NONE); };
+    Primitive made{
+        dnnl::matmul(description), {}, static_cast<std::int64_t>(description.scratchpad_desc().get_size())};
+    made.arguments.emplace(DNNL_ARG_SRC, argument(description.src_desc()));
+    made.arguments.emplace(DNNL_ARG_WEIGHTS, argument(description.weights_desc()));
+    made.arguments.emplace(DNNL_ARG_DST, argument(description.dst_desc()));
+    made.arguments.emplace(DNNL_ARG_SCRATCHPAD, argument(description.scratchpad_desc()));
+    if (product.bias) made.arguments.emplace(DNNL_ARG_BIAS, argument(description.bias_desc()));
+    return primitives_.emplace(product, std::move(made)).first->second;
+  }
+
+  // Generation meets one shape a length; a training step knows a few dozen.
+  static constexpr std::size_t max_primitives = 1024;
+
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::map<Product, Primitive> primitives_;
+  GrowingBuffer scratchpad_;
+};
+
+Gemm::Gemm() : onednn_(std::make_unique<OneDnn>()) {}
+Gemm::~Gemm() = default;
+
+void Gemm::multiply(Tensor out, Factor a, Factor b, Tensor bias) {
+  check(out, a, b, bias);
+  FLASHEVA_CHECK(out.dtype == a.matrix.dtype);
+  product(out, a, b, bias, false);
+}
+
+void Gemm::multiply_add(Tensor out, Factor a, Factor b) {
+  check(out, a, b, {});
+  FLASHEVA_CHECK(out.dtype == accumulation_type(a.matrix.dtype));
+  product(out, a, b, {}, true);
+}
+
+void Gemm::product(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
+  if (a.matrix.dtype == DType::f64) return product_float64(out, a, b, bias, accumulate);
+  if (a.matrix.dtype == DType::bf16 && !onednn_->fast_bf16)
+    return product_widened(out, a, b, bias, accumulate);
+  const Product product{a.rows(),       b.columns(), a.columns(),         a.transposed, b.transposed,
+                        a.matrix.dtype, out.dtype,   bias ? true : false, accumulate};
+  onednn_->execute(product, out.data, a.matrix.data, b.matrix.data, bias.data);
+}
+
+void Gemm::product_widened(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
+  OneDnn& onednn = *onednn_;
+  const Factor wide_a{OneDnn::widen(onednn.wide_a, a.matrix), a.transposed};
+  const Factor wide_b{OneDnn::widen(onednn.wide_b, b.matrix), b.transposed};
+  const Tensor wide_bias = bias ? OneDnn::widen(onednn.wide_bias, bias) : Tensor{};
+  if (out.dtype == DType::f32) return product(out, wide_a, wide_b, wide_bias, accumulate);
+  const Tensor wide_out = view_of(onednn.wide_out.take<float>(out.size()), out.shape);
+  product(wide_out, wide_a, wide_b, wide_bias, false);
+  convert(out.as<bf16>(), wide_out.as<float>(), out.size());
+}
+
+std::string gemm_library() {
+  const dnnl_version_t* version = dnnl_version();
+  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto has = [&](dnnl::cpu_isa level) {
+    return (isa & static_cast<unsigned>(level)) == static_cast<unsigned>(level);
+  };
+  const char* name = has(dnnl::cpu_isa::avx512_core_amx)    ? "AMX"
+                     : has(dnnl::cpu_isa::avx512_core_bf16) ? "AVX-512 with bfloat16"
+                     : has(dnnl::cpu_isa::avx512_core)      ? "AVX-512"
+                     : has(dnnl::cpu_isa::avx2)             ? "AVX2"
+                                                            : "below AVX2";
+  return "oneDNN " + std::to_string(version->major) + "." + std::to_string(version->minor) + "." +
+         std::to_string(version->patch) + " (" + name + ")";
+}
+
+}  // namespace flasheva

@@ -1,0 +1,48 @@
+// Matrix products, the only user of oneDNN.
+//
+// float32 products and, where the CPU multiplies bfloat16 itself (AVX512_BF16, AMX), bfloat16 products go to
+// oneDNN's matmul. Elsewhere bfloat16 operands are widened to float32 first and the result is rounded once at
+// the end, as the hardware would. float64 products, which serve gradient checks alone, are plain loops.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kernels/tensor.h"
+
+namespace flasheva {
+
+// A factor of a product: a matrix as stored, or its transpose.
+struct Factor {
+  Tensor matrix;
+  bool transposed = false;
+
+  std::int64_t rows() const { return matrix.dim(transposed ? 1 : 0); }
+  std::int64_t columns() const { return matrix.dim(transposed ? 0 : 1); }
+};
+
+inline Factor transpose(Tensor matrix) { return {matrix, true}; }
+
+class Gemm {
+ public:
+  Gemm();
+  ~Gemm();
+
+  // out (M, N) = a (M, K) b (K, N) + bias (N, optional). Everything of one type.
+  void multiply(Tensor out, Factor a, Factor b, Tensor bias = {});
+  // out (M, N) acc += a (M, K) b (K, N): the gradient of a weight.
+  void multiply_add(Tensor out, Factor a, Factor b);
+
+ private:
+  class OneDnn;
+
+  void product(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate);
+  void product_widened(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate);
+
+  std::unique_ptr<OneDnn> onednn_;
+};
+
+// "oneDNN 2.6.0 (AVX2)": the library and what it takes the CPU for.
+std::string gemm_library();
+
+}  // namespace flasheva

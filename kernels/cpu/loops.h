@@ -1,0 +1,90 @@
+// What every CPU operation is made of: the element type as a template argument, and work shared among
+// threads. Shares are contiguous and depend on sizes and the number of threads alone, so results do not
+// depend on timing.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/check.h"
+#include "kernels/tensor.h"
+
+namespace flasheva {
+
+// The type that sums over elements of type T have.
+template <class T>
+struct AccumulatorOf {
+  using Type = float;
+};
+template <>
+struct AccumulatorOf<double> {
+  using Type = double;
+};
+template <class T>
+using Accumulator = typename AccumulatorOf<T>::Type;
+
+// Calls body(T{}) for the element type T of a tensor: dispatch(x.dtype, [&]<class T>(T) { ... x.as<T>() ...
+// }).
+template <class Body>
+void dispatch(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f32:
+      return body(float{});
+    case DType::bf16:
+      return body(bf16{});
+    case DType::f64:
+      return body(double{});
+    default:
+      FLASHEVA_CHECK(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64);
+  }
+}
+
+// True for a present tensor in host memory of this type and shape.
+inline bool matches(const Tensor& tensor, DType dtype, const Shape& shape) {
+  return tensor && tensor.device == Device::cpu && tensor.dtype == dtype && tensor.shape == shape;
+}
+
+// Calls body(first, last) on every thread with its share of 0 .. count - 1, in multiples of `grain`. Work of
+// few elements stays on the calling thread, where waking others would cost more than it saves.
+template <class Body>
+void parallel_shares(std::int64_t count, std::int64_t grain, std::int64_t elements, const Body& body) {
+  constexpr std::int64_t worth_waking_threads = 16384;
+  const std::int64_t grains = (count + grain - 1) / grain;
+#pragma omp parallel if (elements >= worth_waking_threads)
+  {
+    const std::int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    const std::int64_t first = grains * thread / threads * grain;
+    const std::int64_t last = std::min(count, grains * (thread + 1) / threads * grain);
+    if (first < last) body(first, last);
+  }
+}
+
+// Shares of rows of `width` elements each.
+template <class Body>
+void parallel_rows(std::int64_t rows, std::int64_t width, const Body& body) {
+  parallel_shares(rows, 1, rows * width, body);
+}
+
+// Shares of a tensor's elements, or of the columns of a matrix of `height` rows; whole cache lines.
+template <class Body>
+void parallel_columns(std::int64_t columns, std::int64_t height, const Body& body) {
+  parallel_shares(columns, 32, columns * height, body);
+}
+template <class Body>
+void parallel_elements(std::int64_t size, const Body& body) {
+  parallel_columns(size, 1, body);
+}
+
+// out = in, converted element by element; float64 reaches bfloat16 by way of float32.
+template <class Out, class In>
+void convert(Out* out, const In* in, std::int64_t size) {
+  parallel_elements(size, [=](std::int64_t first, std::int64_t last) {
+#pragma omp simd
+    for (std::int64_t i = first; i < last; ++i)
+      out[i] = static_cast<Out>(static_cast<Accumulator<Out>>(static_cast<Accumulator<In>>(in[i])));
+  });
+}
+
+}  // namespace flasheva
