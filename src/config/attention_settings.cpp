@@ -38,8 +38,8 @@ LayerOverride read_layer(const YamlNode& node, const std::string& path, const At
   const Section section(node, path, {.required = {}, .optional = {"kind", "window", "chunk"}});
   if (const YamlNode* kind = section.find("kind"))
     layer.kind = read_enum<AttentionKind>(*kind, section.path("kind"));
-  section.read("window", layer.window, 1);
-  section.read("chunk", layer.chunk, 1);
+  section.read("window", layer.window, 1, max_integer);
+  section.read("chunk", layer.chunk, 1, max_integer);
   check_geometry(resolve(settings, layer), section.place({"window", "chunk"}), path);
   return layer;
 }

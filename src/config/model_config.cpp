@@ -6,12 +6,6 @@ namespace flasheva {
 
 namespace {
 
-// Far beyond any model that fits a machine, and small enough that no product of sizes overflows 64 bits.
-constexpr std::int64_t max_vocab = (std::int64_t{1} << 31) - 1;  // token ids are int32
-constexpr std::int64_t max_size = std::int64_t{1} << 20;
-constexpr std::int64_t max_layers = std::int64_t{1} << 12;
-constexpr std::int64_t max_tokens = (std::int64_t{1} << 31) - 1;
-
 struct Checker {
   const std::string& where;
   ExitCode code;
@@ -22,16 +16,16 @@ struct Checker {
   }
   void positive(const char* key, double value) const {
     if (!(value > 0) || !std::isfinite(value))
-      fail(code, "{}: {} is {}; it must be above 0", where, key, value);
+      fail(code, "{}: {} is {}; it must be above 0 and finite", where, key, value);
   }
 };
 
 void validate_architecture(const ModelConfig& config, const Checker& check) {
-  check.in_range("vocab_size", config.vocab_size, 1, max_vocab);
-  check.in_range("hidden_size", config.hidden_size, 1, max_size);
+  check.in_range("vocab_size", config.vocab_size, 1, max_tokens);
+  check.in_range("hidden_size", config.hidden_size, 1, max_layer_size);
   check.in_range("num_hidden_layers", config.num_hidden_layers, 1, max_layers);
-  check.in_range("num_attention_heads", config.num_attention_heads, 1, max_size);
-  check.in_range("intermediate_size", config.intermediate_size, 1, max_size);
+  check.in_range("num_attention_heads", config.num_attention_heads, 1, max_layer_size);
+  check.in_range("intermediate_size", config.intermediate_size, 1, max_layer_size);
   check.in_range("max_position_embeddings", config.max_position_embeddings, 1, max_tokens);
   check.positive("rotary_emb_base", config.rotary_emb_base);
   check.positive("layer_norm_eps", config.layer_norm_eps);

@@ -11,6 +11,11 @@
 
 namespace flasheva {
 
+// Far beyond any model that fits a machine, and small enough that no product of sizes overflows 64 bits.
+constexpr std::int64_t max_layer_size = std::int64_t{1} << 20;  // hidden_size, intermediate_size
+constexpr std::int64_t max_layers = std::int64_t{1} << 12;
+constexpr std::int64_t max_tokens = (std::int64_t{1} << 31) - 1;  // ids and positions are int32
+
 // One layer's attention: its kind and geometry.
 struct LayerAttention {
   AttentionKind kind = AttentionKind::full;

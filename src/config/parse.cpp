@@ -35,22 +35,22 @@ ModelConfig read_architecture(const YamlNode& node, const std::string& path) {
                                       "bos_token_id", "eos_token_id", "hidden_act"}});
   ModelConfig model;
   section.read("vocab_size", model.vocab_size);
-  section.read("hidden_size", model.hidden_size);
-  section.read("num_hidden_layers", model.num_hidden_layers);
-  section.read("num_attention_heads", model.num_attention_heads);
-  section.read("intermediate_size", model.intermediate_size);
+  section.read("hidden_size", model.hidden_size, 1, max_layer_size);
+  section.read("num_hidden_layers", model.num_hidden_layers, 1, max_layers);
+  section.read("num_attention_heads", model.num_attention_heads, 1, max_layer_size);
+  section.read("intermediate_size", model.intermediate_size, 1, max_layer_size);
   section.read("rotary_pct", model.rotary_pct, above_zero_to_one);
   section.read("rotary_emb_base", model.rotary_emb_base, above_zero);
   section.read("layer_norm_eps", model.layer_norm_eps, above_zero);
   section.read("use_parallel_residual", model.use_parallel_residual);
   section.read("initializer_range", model.initializer_range, above_zero);
   section.read("max_position_embeddings", model.max_position_embeddings);
-  section.read("bos_token_id", model.bos_token_id, 0);
-  section.read("eos_token_id", model.eos_token_id, 0);
+  section.read("bos_token_id", model.bos_token_id, 0, model.vocab_size - 1);
+  section.read("eos_token_id", model.eos_token_id, 0, model.vocab_size - 1);
   if (const YamlNode* activation = section.find("hidden_act"))
     read_choice(*activation, section.path("hidden_act"), {"gelu"});  // the exact one (erf)
 
-  const Place& place = section.place({"hidden_size", "num_attention_heads", "rotary_pct", "vocab_size"});
+  const Place& place = section.place({"hidden_size", "num_attention_heads", "rotary_pct"});
   validate(model, place.text() + ": " + path, ExitCode::usage);
   return model;
 }

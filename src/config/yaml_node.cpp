@@ -108,6 +108,9 @@ class TreeBuilder : public YAML::EventHandler {
     }
     YamlNode& parent = open_.back();
     const bool is_key = parent.kind == YamlNode::Kind::map && parent.keys.size() == parent.items.size();
+    // The parser puts a missing value where the next thing begins, perhaps a line below: point at its key.
+    if (!is_key && node.kind == YamlNode::Kind::null && !parent.keys.empty())
+      node.place = parent.keys.back().place;
     (is_key ? parent.keys : parent.items).push_back(std::move(node));
   }
 

@@ -151,9 +151,10 @@ void Section::read(const std::string& key, std::int64_t& out, std::int64_t low, 
   if (const YamlNode* node = find(key)) out = read_integer(*node, path(key), low, high);
 }
 
-void Section::read(const std::string& key, std::optional<std::int64_t>& out, std::int64_t low) const {
+void Section::read(const std::string& key, std::optional<std::int64_t>& out, std::int64_t low,
+                   std::int64_t high) const {
   const YamlNode* node = find(key);
-  if (node != nullptr && node->kind != Kind::null) out = read_integer(*node, path(key), low, max_integer);
+  if (node != nullptr && node->kind != Kind::null) out = read_integer(*node, path(key), low, high);
 }
 
 void Section::read(const std::string& key, std::uint64_t& out) const {

@@ -80,7 +80,8 @@ class Section {
 
   void read(const std::string& key, std::int64_t& out, std::int64_t low = 1,
             std::int64_t high = max_integer) const;
-  void read(const std::string& key, std::optional<std::int64_t>& out, std::int64_t low) const;  // null: none
+  void read(const std::string& key, std::optional<std::int64_t>& out, std::int64_t low,
+            std::int64_t high) const;  // null: none
   void read(const std::string& key, std::uint64_t& out) const;
   void read(const std::string& key, double& out, const Range& range) const;
   void read(const std::string& key, bool& out) const;
