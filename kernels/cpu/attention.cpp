@@ -1,6 +1,426 @@
+// Attention of kinds full, sliding and eva, forward and backward, in one blocked pass over two key sources:
+//
+//     o_n = softmax over [ s q_n.k_m , m in a(n)..n ;  s q_n.kappa_c + bias , c < visible_chunks(n) ]
+//           applied to [ v_m ; beta_c ],  s = 1/sqrt(d)
+//
+// with the online softmax of Milakov and Gimelshein (2018) and the recomputing backward of Dao et al. (2022).
+// Logits live in units of log2: q carries s log2(e), so that every exponential is a power of two.
+#include <omp.h>
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <numeric>
+
 #include "kernels/check.h"
+#include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/loops.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/thread_scratch.h"
+
 namespace flasheva {
-void CpuOps::attention_forward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, const AttentionConfig&) { FLASHEVA_CHECK(false); }
-void CpuOps::attention_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, const AttentionConfig&) { FLASHEVA_CHECK(false); }
+
+namespace {
+
+using namespace attention;
+
+template <class R>
+inline constexpr R log2_e = std::numbers::log2e_v<R>;
+template <class R>
+inline constexpr R ln_2 = std::numbers::ln2_v<R>;
+
+template <class R>
+R softmax_scale(const Sizes& sizes) {
+  return R(1) / std::sqrt(static_cast<R>(sizes.d));
 }
+
+// What is added to the logits of head h's chunks, in units of log2.
+template <class T, class R = Accumulator<T>>
+R chunk_bias_of(std::int64_t h, Tensor chunk_bias, const AttentionConfig& config) {
+  switch (config.chunk_bias) {
+    case ChunkBias::none:
+      return 0;
+    case ChunkBias::log_chunk:
+      return std::log2(static_cast<R>(config.visibility.chunk));
+    case ChunkBias::learned:
+      return static_cast<R>(chunk_bias.as<T>()[h]) * log2_e<R>;
+  }
+  return 0;
+}
+
+// A head's keys and values: tokens, then chunks.
+template <class T, class R = Accumulator<T>>
+void gather_keys(R* keys, const T* tokens, const T* chunks, const Sizes& sizes) {
+  widen_rows(keys, tokens, sizes.d, sizes.T, sizes.d);
+  widen_rows(keys + sizes.T * row_stride<R>(sizes.d), chunks, sizes.d, sizes.C, sizes.d);
+}
+
+// out (padded queries, d padded) = the block's rows of `in` (T rows, in_row apart) * scale; rows that pad are
+// 0.
+template <class R, class T>
+void gather_queries(R* out, const T* in, std::int64_t in_row, const QueryBlock& block, std::int64_t d,
+                    R scale) {
+  widen_rows(out, in + block.begin * in_row, in_row, block.count, d, scale);
+  const std::int64_t row = row_stride<R>(d);
+  std::fill(out + block.count * row, out + block.padded * row, R(0));
+}
+
+// Calls f(begin, end) for every key block that the queries of the block see a part of.
+template <class R, class F>
+void for_key_blocks(const Seen<R>& seen, const QueryBlock& block, const F& f) {
+  const std::int64_t end = seen.panel_end(block.padded - panel<R>);
+  for (std::int64_t begin = seen.panel_first(0); begin < end; begin += key_block)
+    f(begin, std::min(begin + key_block, end));
+}
+
+// --- forward --------------------------------------------------------------------------------------------
+
+template <class R>
+struct ForwardScratch {
+  R *keys, *values;        // (T + C, d) of one head
+  R *queries, *queries_t;  // (query_block, d) and its transposed panels
+  R* out;                  // (query_block, d), not yet divided by `sum`
+  R *max, *sum;            // (query_block): of the logits and of exp2(logit - max), so far
+  R* weights;              // (key_block, panel)
+
+  ForwardScratch(Carver& carver, const Sizes& sizes) {
+    const std::int64_t row = row_stride<R>(sizes.d);
+    for (R** p : {&keys, &values}) *p = carver.take<R>(sizes.keys() * row);
+    for (R** p : {&queries, &queries_t, &out}) *p = carver.take<R>(query_block * row);
+    for (R** p : {&max, &sum}) *p = carver.take<R>(query_block);
+    weights = carver.take<R>(key_block * panel<R>);
+  }
+};
+
+// One online-softmax step of a panel of queries: s (keys, panel) becomes exp2(s + bias - max) with the
+// maximum so far; out (panel, d) and sum, gathered under the maximum before, are brought to the new one.
+template <class R>
+void softmax_step(R* s, std::int64_t keys, R bias, R* max, R* sum, R* out, std::int64_t d) {
+  constexpr int lanes = simd::lanes<R>;
+  R correction[panel<R>];
+  bool corrected = false;
+  for (int v = 0; v < panel<R>; v += lanes) {
+    const auto max_before = simd::load(max + v);
+    auto largest = max_before - bias;
+    for (std::int64_t j = 0; j < keys; ++j) largest = simd::max(simd::load(s + j * panel<R> + v), largest);
+    simd::Vector<R> added{};
+    for (std::int64_t j = 0; j < keys; ++j) {
+      R* x = s + j * panel<R> + v;
+      const auto weight = simd::exp2(simd::load(x) - largest);
+      added += weight;
+      simd::store(x, weight);
+    }
+    const auto max_now = largest + bias;
+    const auto factor = simd::exp2(max_before - max_now);
+    simd::store(sum + v, simd::fma(simd::load(sum + v), factor, added));
+    simd::store(max + v, max_now);
+    simd::store(correction + v, factor);
+  }
+  for (R factor : correction) corrected |= factor != 1;
+  if (!corrected) return;
+  const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
+  for (int i = 0; i < panel<R>; ++i)
+    for (std::int64_t k = 0; k < width; k += lanes)
+      simd::store(out + i * row + k, simd::load(out + i * row + k) * correction[i]);
+}
+
+// Adds what the block's queries see of one source.
+template <class R>
+void attend(const ForwardScratch<R>& scratch, const Seen<R>& seen, const QueryBlock& block, R bias,
+            std::int64_t d) {
+  const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
+  for_key_blocks(seen, block, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = 0; p < block.padded; p += panel<R>) {
+      const KeyRange keys = keys_of_panel(seen, p, begin, end);
+      if (keys.empty()) continue;
+      R* s = scratch.weights;
+      R* out = scratch.out + p * row;
+      multiply<R>(Store::overwrite, s, panel<R>, {scratch.keys + keys.begin * row, row, 1},
+                  scratch.queries_t + p * d, panel<R>, keys.count(), panel<R>, d);
+      mask(s, panel<R>, seen, p, keys);
+      softmax_step(s, keys.count(), bias, scratch.max + p, scratch.sum + p, out, d);
+      multiply<R>(Store::accumulate, out, row, {s, 1, panel<R>}, scratch.values + keys.begin * row, row,
+                  panel<R>, width, keys.count());
+    }
+  });
+}
+
+// out (T, d; rows H d apart), log_sum_exp (T): the rows of one block of queries of one head.
+template <class T, class R = Accumulator<T>>
+void forward_block(T* out, R* log_sum_exp, const T* q, const ForwardScratch<R>& scratch, std::int64_t begin,
+                   R bias, const Sizes& sizes, const AttentionConfig& config) {
+  const QueryBlock block = query_block_at<R>(begin, sizes.T);
+  const std::int64_t d = sizes.d, row = row_stride<R>(d);
+  gather_queries(scratch.queries, q, d, block, d, softmax_scale<R>(sizes) * log2_e<R>);
+  transpose_panels(scratch.queries_t, scratch.queries, block.padded, d);
+  std::fill(scratch.out, scratch.out + block.padded * row, R(0));
+  std::fill(scratch.sum, scratch.sum + block.padded, R(0));
+  // Finite, so that a panel whose queries have seen nothing yet subtracts no infinities.
+  std::fill(scratch.max, scratch.max + block.padded, std::numeric_limits<R>::lowest() / 2);
+
+  attend(scratch, seen_tokens<R>(config.visibility, block), block, R(0), d);
+  if (sizes.C > 0) attend(scratch, seen_chunks<R>(config.visibility, block, sizes), block, bias, d);
+
+  for (std::int64_t i = 0; i < block.count; ++i) {
+    const std::int64_t n = block.begin + i;
+    narrow_rows(out + n * sizes.H * d, 0, scratch.out + i * row, 1, d, 1 / scratch.sum[i]);
+    log_sum_exp[n] = (scratch.max[i] + std::log2(scratch.sum[i])) * ln_2<R>;
+  }
+}
+
+template <class T, class R = Accumulator<T>>
+void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
+             Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config) {
+  const auto [B, H, T_, C, d] = sizes;
+  const std::int64_t heads = B * H, blocks = (T_ + query_block - 1) / query_block;
+  // Heads are cut, each block of queries to one part, where whole heads would leave threads without work.
+  const std::int64_t threads = omp_get_max_threads();
+  const std::int64_t parts = std::min(blocks, threads / std::gcd(threads, heads));
+#pragma omp parallel for schedule(dynamic)
+  for (std::int64_t task = 0; task < heads * parts; ++task) {
+    const std::int64_t head = task / parts, b = head / sizes.H, h = head % sizes.H;
+    const auto scratch = carve_thread_memory<ForwardScratch<R>>(sizes);
+    const std::int64_t tokens = head * sizes.T * sizes.d, chunks = head * sizes.C * sizes.d;
+    gather_keys(scratch.keys, k.as<T>() + tokens, kappa.as<T>() + chunks, sizes);
+    gather_keys(scratch.values, v.as<T>() + tokens, beta.as<T>() + chunks, sizes);
+    const R bias = chunk_bias_of<T>(h, chunk_bias, config);
+    for (std::int64_t i = task % parts; i < blocks; i += parts)
+      forward_block<T>(out.as<T>() + (b * sizes.T * sizes.H + h) * sizes.d,
+                       log_sum_exp.as<R>() + head * sizes.T, q.as<T>() + tokens, scratch, i * query_block,
+                       bias, sizes, config);
+  }
+}
+
+// --- backward -------------------------------------------------------------------------------------------
+//     P = exp(logit - log_sum_exp)      dS = P * (dP - D),  dP = dO V^T,  D = rowsum(dO * O)
+//     dV = P^T dO      dQ = s dS K      dK = s dS^T Q      dbias = sum of dS over the chunks
+
+template <class R>
+struct BackwardScratch {
+  R *keys, *values, *dkeys, *dvalues;  // (T + C, d) of one head
+  R *queries, *queries_t;              // (query_block, d) and its transposed panels
+  R *dout, *dout_t, *dqueries;
+  R *log_sum_exp, *dout_dot_out;  // (query_block); the first in units of log2
+  R *weights, *dlogits;           // P^T and dS^T (key_block, query_block)
+
+  BackwardScratch(Carver& carver, const Sizes& sizes) {
+    const std::int64_t row = row_stride<R>(sizes.d);
+    for (R** p : {&keys, &values, &dkeys, &dvalues}) *p = carver.take<R>(sizes.keys() * row);
+    for (R** p : {&queries, &queries_t, &dout, &dout_t, &dqueries}) *p = carver.take<R>(query_block * row);
+    for (R** p : {&log_sum_exp, &dout_dot_out}) *p = carver.take<R>(query_block);
+    for (R** p : {&weights, &dlogits}) *p = carver.take<R>(key_block * query_block);
+  }
+};
+
+// s (keys, panel) = P and dp = dS of a panel of queries; both have rows query_block apart. The sum of dS.
+template <class R>
+R weights_and_dlogits(R* s, R* dp, std::int64_t keys, R bias, const R* log_sum_exp, const R* dout_dot_out) {
+  constexpr int lanes = simd::lanes<R>;
+  simd::Vector<R> sum{};
+  for (int v = 0; v < panel<R>; v += lanes) {
+    const auto shift = simd::load(log_sum_exp + v) - bias, D = simd::load(dout_dot_out + v);
+    for (std::int64_t j = 0; j < keys; ++j) {
+      R* x = s + j * query_block + v;
+      R* dx = dp + j * query_block + v;
+      const auto weight = simd::exp2(simd::load(x) - shift);
+      const auto dlogit = weight * (simd::load(dx) - D);
+      simd::store(x, weight);
+      simd::store(dx, dlogit);
+      sum += dlogit;
+    }
+  }
+  return simd::sum(sum);
+}
+
+// P^T, dS^T and dQ of one panel of queries against keys begin .. end - 1. The sum of dS.
+template <class R>
+R backward_panel(const BackwardScratch<R>& scratch, const Seen<R>& seen, std::int64_t p, std::int64_t begin,
+                 std::int64_t end, R bias, std::int64_t d) {
+  const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
+  const KeyRange keys = keys_of_panel(seen, p, begin, end);
+  const auto zero = [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t j = from; j < to; ++j)
+      for (R* x : {scratch.weights, scratch.dlogits}) {
+        R* panel_row = x + (j - begin) * query_block + p;
+        std::fill(panel_row, panel_row + panel<R>, R(0));
+      }
+  };
+  if (keys.empty()) return zero(begin, end), R(0);
+  zero(begin, keys.begin);
+  zero(keys.end, end);
+
+  R* s = scratch.weights + (keys.begin - begin) * query_block + p;
+  R* dp = scratch.dlogits + (keys.begin - begin) * query_block + p;
+  const R* keys_seen = scratch.keys + keys.begin * row;
+  multiply<R>(Store::overwrite, s, query_block, {keys_seen, row, 1}, scratch.queries_t + p * d, panel<R>,
+              keys.count(), panel<R>, d);
+  multiply<R>(Store::overwrite, dp, query_block, {scratch.values + keys.begin * row, row, 1},
+              scratch.dout_t + p * d, panel<R>, keys.count(), panel<R>, d);
+  mask(s, query_block, seen, p, keys);
+  const R sum =
+      weights_and_dlogits(s, dp, keys.count(), bias, scratch.log_sum_exp + p, scratch.dout_dot_out + p);
+  multiply<R>(Store::accumulate, scratch.dqueries + p * row, row, {dp, 1, query_block}, keys_seen, row,
+              panel<R>, width, keys.count());
+  return sum;
+}
+
+// dK and dV of keys begin .. end - 1 from the P^T and dS^T of a block of queries.
+template <class R>
+void accumulate_dkeys(const BackwardScratch<R>& scratch, const Seen<R>& seen, const QueryBlock& block,
+                      std::int64_t begin, std::int64_t end, std::int64_t d) {
+  const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
+  std::int64_t first = 0, last = 0;  // the queries that see some key of the strip
+  for (std::int64_t j = begin; j < end; j += tile_rows) {
+    const std::int64_t rows = std::min<std::int64_t>(tile_rows, end - j);
+    while (first < block.count && seen.end[first] <= j) ++first;
+    while (last < block.count && seen.first[last] < j + rows) ++last;
+    if (first >= last) continue;
+    const std::int64_t at = (j - begin) * query_block + first;
+    multiply<R>(Store::accumulate, scratch.dvalues + j * row, row, {scratch.weights + at, query_block, 1},
+                scratch.dout + first * row, row, rows, width, last - first);
+    multiply<R>(Store::accumulate, scratch.dkeys + j * row, row, {scratch.dlogits + at, query_block, 1},
+                scratch.queries + first * row, row, rows, width, last - first);
+  }
+}
+
+// One source's share of the gradients, for one block of queries. The sum of dS.
+template <class R>
+R attend_backward(const BackwardScratch<R>& scratch, const Seen<R>& seen, const QueryBlock& block, R bias,
+                  std::int64_t d) {
+  R sum = 0;
+  for_key_blocks(seen, block, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = 0; p < block.padded; p += panel<R>)
+      sum += backward_panel(scratch, seen, p, begin, end, bias, d);
+    accumulate_dkeys(scratch, seen, block, begin, end, d);
+  });
+  return sum;
+}
+
+// One head's tensors, at its first element; the gradients of absent chunks are null.
+template <class T, class R>
+struct BackwardHead {
+  T *dq, *dk, *dv, *dkappa, *dbeta;  // (T, d), (C, d)
+  const T *dout, *out;               // (T, d), rows H d apart
+  const R* log_sum_exp;              // (T)
+  const T *q, *k, *v, *kappa, *beta;
+};
+
+// dq of a block of queries; dkeys and dvalues grow. The sum of dS over the chunks.
+template <class T, class R = Accumulator<T>>
+R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<R>& scratch, std::int64_t begin,
+                 R bias, const Sizes& sizes, const AttentionConfig& config) {
+  const QueryBlock block = query_block_at<R>(begin, sizes.T);
+  const std::int64_t d = sizes.d, row = row_stride<R>(d), out_row = sizes.H * d;
+  gather_queries(scratch.queries, head.q, d, block, d, softmax_scale<R>(sizes) * log2_e<R>);
+  gather_queries(scratch.dout, head.dout, out_row, block, d, R(1));
+  transpose_panels(scratch.queries_t, scratch.queries, block.padded, d);
+  transpose_panels(scratch.dout_t, scratch.dout, block.padded, d);
+  for (std::int64_t i = 0; i < block.padded; ++i) {
+    R dot = 0;
+    if (i < block.count)
+      for (std::int64_t k = 0; k < d; ++k)
+        dot += scratch.dout[i * row + k] * static_cast<R>(head.out[(begin + i) * out_row + k]);
+    scratch.dout_dot_out[i] = dot;
+    scratch.log_sum_exp[i] = i < block.count ? head.log_sum_exp[begin + i] * log2_e<R> : R(0);
+  }
+  std::fill(scratch.dqueries, scratch.dqueries + block.padded * row, R(0));
+
+  attend_backward(scratch, seen_tokens<R>(config.visibility, block), block, R(0), d);
+  const R dbias = sizes.C == 0 ? R(0)
+                               : attend_backward(scratch, seen_chunks<R>(config.visibility, block, sizes),
+                                                 block, bias, d);
+  narrow_rows(head.dq + begin * d, d, scratch.dqueries, block.count, d, softmax_scale<R>(sizes));
+  return dbias;
+}
+
+// All gradients of one head but that of its chunk bias, which is returned.
+template <class T, class R = Accumulator<T>>
+R backward_head(const BackwardHead<T, R>& head, R bias, const Sizes& sizes, const AttentionConfig& config) {
+  const auto scratch = carve_thread_memory<BackwardScratch<R>>(sizes);
+  const std::int64_t d = sizes.d, row = row_stride<R>(d), chunks = sizes.T * row;
+  gather_keys(scratch.keys, head.k, head.kappa, sizes);
+  gather_keys(scratch.values, head.v, head.beta, sizes);
+  for (R* gradient : {scratch.dkeys, scratch.dvalues})
+    std::fill(gradient, gradient + sizes.keys() * row, R(0));
+  R dbias = 0;
+  for (std::int64_t begin = 0; begin < sizes.T; begin += query_block)
+    dbias += backward_block<T>(head, scratch, begin, bias, sizes, config);
+  // The queries carried s log2(e); the log2(e) goes again.
+  narrow_rows(head.dk, d, scratch.dkeys, sizes.T, d, ln_2<R>);
+  narrow_rows(head.dv, d, scratch.dvalues, sizes.T, d);
+  narrow_rows(head.dkappa, d, scratch.dkeys + chunks, sizes.C, d, ln_2<R>);
+  narrow_rows(head.dbeta, d, scratch.dvalues + chunks, sizes.C, d);
+  return dbias;
+}
+
+template <class T, class R = Accumulator<T>>
+void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tensor dchunk_bias, Tensor dout,
+              Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
+              Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config, GrowingBuffer& scratch) {
+  R* const dbias = scratch.take<R>(sizes.B * sizes.H);  // of each sequence and head
+#pragma omp parallel for schedule(dynamic)
+  for (std::int64_t i = 0; i < sizes.B * sizes.H; ++i) {
+    const std::int64_t b = i / sizes.H, h = i % sizes.H;
+    const std::int64_t tokens = i * sizes.T * sizes.d, chunks = i * sizes.C * sizes.d;
+    const std::int64_t merged = (b * sizes.T * sizes.H + h) * sizes.d;
+    const BackwardHead<T, R> head{dq.as<T>() + tokens,    dk.as<T>() + tokens,
+                                  dv.as<T>() + tokens,    dkappa.as<T>() + chunks,
+                                  dbeta.as<T>() + chunks, dout.as<T>() + merged,
+                                  out.as<T>() + merged,   log_sum_exp.as<R>() + i * sizes.T,
+                                  q.as<T>() + tokens,     k.as<T>() + tokens,
+                                  v.as<T>() + tokens,     kappa.as<T>() + chunks,
+                                  beta.as<T>() + chunks};
+    dbias[i] = backward_head<T>(head, chunk_bias_of<T>(h, chunk_bias, config), sizes, config);
+  }
+  if (dchunk_bias)
+    for (std::int64_t i = 0; i < sizes.B * sizes.H; ++i) dchunk_bias.as<R>()[i % sizes.H] += dbias[i];
+}
+
+// --- preconditions --------------------------------------------------------------------------------------
+
+Sizes checked_sizes(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
+                    Tensor chunk_bias, const AttentionConfig& config) {
+  FLASHEVA_CHECK(q.shape.rank() == 4 && q.size() > 0 && matches(q, q.dtype, q.shape));
+  FLASHEVA_CHECK(matches(k, q.dtype, q.shape) && matches(v, q.dtype, q.shape));
+  const std::int64_t B = q.dim(0), H = q.dim(1), T = q.dim(2), d = q.dim(3);
+  FLASHEVA_CHECK(matches(out, q.dtype, {B, T, H * d}));
+  FLASHEVA_CHECK(matches(log_sum_exp, accumulation_type(q.dtype), {B, H, T}));
+  const Visibility& visibility = config.visibility;
+  FLASHEVA_CHECK(visibility.kind == AttentionKind::full || visibility.window > 0);
+  FLASHEVA_CHECK(visibility.kind != AttentionKind::eva ||
+                 (visibility.chunk > 0 && visibility.window % visibility.chunk == 0));
+  const std::int64_t C = visibility.chunks(T);
+  FLASHEVA_CHECK(C == 0 || (matches(kappa, q.dtype, {B, H, C, d}) && matches(beta, q.dtype, {B, H, C, d})));
+  FLASHEVA_CHECK(C == 0 || config.chunk_bias != ChunkBias::learned || matches(chunk_bias, q.dtype, {H}));
+  return {B, H, T, C, d};
+}
+
+}  // namespace
+
+void CpuOps::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
+                               Tensor beta, Tensor chunk_bias, const AttentionConfig& config) {
+  const Sizes sizes = checked_sizes(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
+  dispatch(q.dtype, [&]<class T>(T) {
+    forward<T>(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, sizes, config);
+  });
+}
+
+void CpuOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta,
+                                Tensor dchunk_bias, Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q,
+                                Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor chunk_bias,
+                                const AttentionConfig& config) {
+  const Sizes sizes = checked_sizes(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
+  FLASHEVA_CHECK(matches(dout, q.dtype, out.shape));
+  for (Tensor gradient : {dq, dk, dv}) FLASHEVA_CHECK(matches(gradient, q.dtype, q.shape));
+  for (Tensor gradient : {dkappa, dbeta})
+    FLASHEVA_CHECK(sizes.C == 0 || matches(gradient, q.dtype, kappa.shape));
+  FLASHEVA_CHECK(!dchunk_bias || matches(dchunk_bias, accumulation_type(q.dtype), {sizes.H}));
+  dispatch(q.dtype, [&]<class T>(T) {
+    backward<T>(dq, dk, dv, dkappa, dbeta, dchunk_bias, dout, out, log_sum_exp, q, k, v, kappa, beta,
+                chunk_bias, sizes, config, partials_);
+  });
+}
+
+}  // namespace flasheva

@@ -1,0 +1,178 @@
+// The parts of blocked attention that forward and backward share: which keys the queries of a block see, how
+// operands are laid out, and masks.
+//
+// A head's keys are one list, tokens 0 .. T-1 and behind them chunks 0 .. C-1, and so are its values. Queries
+// are taken `query_block` at a time, keys `key_block` at a time. Logits stand transposed, S (keys x queries):
+// a panel of queries fills two vectors, so that the softmax over keys never sums across the lanes of a
+// vector.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/visibility.h"
+
+namespace flasheva::attention {
+
+inline constexpr std::int64_t query_block = 64;
+inline constexpr std::int64_t key_block = 64;
+static_assert(query_block % panel<float> == 0 && query_block % panel<double> == 0);
+
+struct Sizes {
+  std::int64_t B, H, T, C, d;
+
+  std::int64_t keys() const { return T + C; }
+};
+
+// --- rows of d elements, widened and padded with zeros
+// ------------------------------------------------------
+
+template <class R>
+std::int64_t padded_width(std::int64_t d) {
+  return round_up(d, panel<R>);
+}
+
+// Elements from one row to the next. Not a multiple of 512 bytes: rows that far apart share few cache sets.
+template <class R>
+std::int64_t row_stride(std::int64_t d) {
+  const std::int64_t width = padded_width<R>(d);
+  return width * static_cast<std::int64_t>(sizeof(R)) % 512 == 0
+             ? width + 64 / static_cast<std::int64_t>(sizeof(R))
+             : width;
+}
+
+// out (rows, d padded) = in (rows, d) * scale; rows of `in` are in_row elements apart.
+template <class R, class T>
+void widen_rows(R* out, const T* in, std::int64_t in_row, std::int64_t rows, std::int64_t d, R scale = 1) {
+  constexpr int lanes = simd::lanes<R>;
+  const std::int64_t out_row = row_stride<R>(d), width = padded_width<R>(d);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    R* o = out + i * out_row;
+    std::int64_t k = 0;
+    for (; k + lanes <= d; k += lanes) simd::store(o + k, simd::load(in + i * in_row + k) * scale);
+    for (; k < d; ++k) o[k] = static_cast<R>(in[i * in_row + k]) * scale;
+    std::fill(o + k, o + width, R(0));
+  }
+}
+
+// out (rows, d) = in (rows, d padded) * scale, rounded.
+template <class R, class T>
+void narrow_rows(T* out, std::int64_t out_row, const R* in, std::int64_t rows, std::int64_t d, R scale = 1) {
+  constexpr int lanes = simd::lanes<R>;
+  const std::int64_t in_row = row_stride<R>(d);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const R* x = in + i * in_row;
+    std::int64_t k = 0;
+    for (; k + lanes <= d; k += lanes) simd::store(out + i * out_row + k, simd::load(x + k) * scale);
+    for (; k < d; ++k) out[i * out_row + k] = static_cast<T>(x[k] * scale);
+  }
+}
+
+// out: one panel of queries after the other, each (d, panel), of in (rows, d padded); rows is a multiple of
+// panel.
+template <class R>
+void transpose_panels(R* out, const R* in, std::int64_t rows, std::int64_t d) {
+  const std::int64_t in_row = row_stride<R>(d);
+  for (std::int64_t p = 0; p < rows; p += panel<R>)
+    for (std::int64_t k = 0; k < d; ++k)
+      for (int i = 0; i < panel<R>; ++i) *out++ = in[(p + i) * in_row + k];
+}
+
+// --- what a block of queries sees
+// ---------------------------------------------------------------------------
+
+// Query i of the block sees keys first[i] .. end[i] - 1 of the head's list; neither decreases with i. Queries
+// that pad the block to whole panels see nothing.
+template <class R>
+struct Seen {
+  using Index = std::remove_reference_t<decltype(simd::Mask<R>{}[0])>;
+  Index first[query_block], end[query_block];
+
+  // The keys that some query of the panel at p sees.
+  std::int64_t panel_first(std::int64_t p) const { return first[p]; }
+  std::int64_t panel_end(std::int64_t p) const { return end[p + panel<R> - 1]; }
+};
+
+struct QueryBlock {
+  std::int64_t begin;   // the first query
+  std::int64_t count;   // how many
+  std::int64_t padded;  // in whole panels
+};
+
+template <class R>
+QueryBlock query_block_at(std::int64_t begin, std::int64_t tokens) {
+  const std::int64_t count = std::min(query_block, tokens - begin);
+  return {begin, count, round_up(count, panel<R>)};
+}
+
+template <class R>
+void pad(Seen<R>& seen, const QueryBlock& block) {
+  for (std::int64_t i = block.count; i < block.padded; ++i)
+    seen.first[i] = seen.end[i] = std::max(seen.end[block.count - 1], seen.first[block.count - 1]);
+}
+
+template <class R>
+Seen<R> seen_tokens(const Visibility& visibility, const QueryBlock& block) {
+  using Index = typename Seen<R>::Index;
+  Seen<R> seen;
+  for (std::int64_t i = 0; i < block.count; ++i) {
+    seen.first[i] = static_cast<Index>(visibility.first_token(block.begin + i));
+    seen.end[i] = static_cast<Index>(block.begin + i + 1);
+  }
+  pad(seen, block);
+  return seen;
+}
+
+template <class R>
+Seen<R> seen_chunks(const Visibility& visibility, const QueryBlock& block, const Sizes& sizes) {
+  using Index = typename Seen<R>::Index;
+  Seen<R> seen;
+  for (std::int64_t i = 0; i < block.count; ++i) {
+    seen.first[i] = static_cast<Index>(sizes.T);
+    seen.end[i] = static_cast<Index>(sizes.T + std::min(sizes.C, visibility.visible_chunks(block.begin + i)));
+  }
+  pad(seen, block);
+  return seen;
+}
+
+// Some keys of a key block: those that a panel of queries sees a part of.
+struct KeyRange {
+  std::int64_t begin, end;
+
+  bool empty() const { return begin >= end; }
+  std::int64_t count() const { return end - begin; }
+};
+
+template <class R>
+KeyRange keys_of_panel(const Seen<R>& seen, std::int64_t p, std::int64_t begin, std::int64_t end) {
+  return {std::max(begin, seen.panel_first(p)), std::min(end, seen.panel_end(p))};
+}
+
+// s (keys x panel, rows s_row apart) = -inf where a query of the panel at p does not see the key.
+template <class R>
+void mask(R* s, std::int64_t s_row, const Seen<R>& seen, std::int64_t p, KeyRange keys) {
+  constexpr int lanes = simd::lanes<R>;
+  const auto mask_keys = [&](std::int64_t begin, std::int64_t end) {
+    for (int v = 0; v < panel<R>; v += lanes) {
+      simd::Mask<R> first, last;
+      std::memcpy(&first, seen.first + p + v, sizeof(first));
+      std::memcpy(&last, seen.end + p + v, sizeof(last));
+      const auto hidden = simd::broadcast(-std::numeric_limits<R>::infinity());
+      for (std::int64_t j = begin; j < end; ++j) {
+        R* x = s + (j - keys.begin) * s_row + v;
+        const auto key = static_cast<typename Seen<R>::Index>(j);
+        simd::store(x, simd::select((first <= key) & (last > key), simd::load(x), hidden));
+      }
+    }
+  };
+  // Keys from first of the last query to end of the first are seen by all.
+  const std::int64_t common_begin =
+      std::clamp<std::int64_t>(seen.first[p + panel<R> - 1], keys.begin, keys.end);
+  const std::int64_t common_end = std::clamp<std::int64_t>(seen.end[p], common_begin, keys.end);
+  mask_keys(keys.begin, common_begin);
+  mask_keys(common_end, keys.end);
+}
+
+}  // namespace flasheva::attention
