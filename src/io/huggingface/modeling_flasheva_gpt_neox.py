@@ -34,21 +34,24 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
 # --- which tokens and chunks a query sees ---------------------------------------------------------
 
 
-def first_token(n: torch.Tensor, kind: str, eva: dict) -> torch.Tensor:
+# n is one query, an int, or a tensor of queries.
+
+
+def first_token(n, kind: str, eva: dict):
     """a(n): the first token that query n attends to exactly; the last is n itself."""
     window, chunk = eva["window"], eva["chunk"]
     if kind == "full":
-        return torch.zeros_like(n)
+        return 0 * n
     if kind == "eva" and eva["window_kind"] == "block":
         return n // window * window
-    oldest = (n - window + 1).clamp(min=0)
+    oldest = (n - window + 1) * (n >= window)
     return oldest if kind == "sliding" else oldest // chunk * chunk
 
 
-def visible_chunks(n: torch.Tensor, kind: str, eva: dict) -> torch.Tensor:
+def visible_chunks(n, kind: str, eva: dict):
     """Query n sees the summaries of chunks 0 .. visible_chunks(n) - 1."""
     if kind != "eva":
-        return torch.zeros_like(n)
+        return 0 * n
     outside_window = eva["chunk_visibility"] == "outside_window"
     return (first_token(n, kind, eva) if outside_window else n) // eva["chunk"]
 
@@ -134,12 +137,12 @@ def windowed_attention(q, k, v, kind: str, eva: dict, summary: ChunkSummary | No
     out = []
     for start in range(0, T, block):
         rows = slice(start, min(start + block, T))
-        begin = int(first_token(torch.tensor(start), kind, eva))
+        begin = first_token(start, kind, eva)
         tokens = n[begin : rows.stop]
         hidden = (tokens > n[rows, None]) | (tokens < first[rows, None])
         mask = q.new_zeros(hidden.shape).masked_fill(hidden, -math.inf)
         keys, values = k[:, :, begin : rows.stop], v[:, :, begin : rows.stop]
-        chunks = int(visible_chunks(torch.tensor(rows.stop - 1), kind, eva))
+        chunks = visible_chunks(rows.stop - 1, kind, eva)
         if chunks > 0:
             hidden = torch.arange(chunks, device=q.device) >= visible[rows, None]
             chunk_mask = bias.expand(-1, *hidden.shape).masked_fill(hidden, -math.inf)
