@@ -111,16 +111,14 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 Config parse_config(const std::string& text, const std::string& name,
                     const std::vector<std::string>& overrides = {});
 
-// Every key with its value, defaults filled in: what a checkpoint keeps, and what a resumed run is compared
-// with.
+// Every key with its value, defaults filled in: what a checkpoint keeps and a resumed run is compared with.
 nlohmann::json to_json(const Config& config);
 
 // The dotted name of the first key in which two such objects differ, leaving out what may change on resume
 // (run.device, batch.micro, checkpoint, evaluate, log, distributed); "" if none.
 std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
 
-// model.attention alone, as YAML (`{default: eva, window: 128, layers: {0: full}}`): what convert's flags
-// become.
+// model.attention alone as YAML, `{default: eva, window: 128, layers: {0: full}}`: what convert's flags become.
 AttentionSettings parse_attention_settings(const std::string& yaml_text, const std::string& name);
 
 // The model's attention after the swap: settings applied over the layers of `model`. Errors name the key.

@@ -144,7 +144,7 @@ YamlNode parse(const std::string& text, const std::string& source, bool in_overr
     while (parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& error) {
-    const bool alias = error.msg == YAML::ErrorMsg::UNKNOWN_ANCHOR;
+    const bool alias = error.msg.starts_with(YAML::ErrorMsg::UNKNOWN_ANCHOR);
     fail(ExitCode::usage, "{}: {}", builder.place_of(error.mark).text(),
          alias ? TreeBuilder::alias_refusal : "not YAML: " + printable(error.msg));
   }

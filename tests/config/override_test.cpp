@@ -37,6 +37,15 @@ TEST(Override, MayCutAPhaseWithinItsWarmup) {
   EXPECT_EQ(with({yaml, "phases.0.steps=5"}).phases[0].steps, 5);
 }
 
+TEST(Override, IsNamedWhereItContradictsTheFile) {
+  const std::string yaml = "model: {from: m, attention: {window: 64}}\n" + minimal_yaml;
+  const std::string once =
+      yaml.substr(0, yaml.find("model: {from: models")) + yaml.substr(yaml.find("data:"));
+  EXPECT_EQ(error_of(once), "");
+  EXPECT_EQ(error_of(once, {"model.attention.chunk=24"}),
+            "override 'model.attention.chunk=24': model.attention: window 64 is not a multiple of chunk 24");
+}
+
 struct BadOverride {
   std::string assignment, message;
 };
