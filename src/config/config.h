@@ -118,7 +118,7 @@ nlohmann::json to_json(const Config& config);
 // (run.device, batch.micro, checkpoint, evaluate, log, distributed); "" if none.
 std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
 
-// model.attention alone as YAML, `{default: eva, window: 128, layers: {0: full}}`: what convert's flags become.
+// model.attention alone as YAML, `{window: 128, layers: {0: full}}`: what convert's flags become.
 AttentionSettings parse_attention_settings(const std::string& yaml_text, const std::string& name);
 
 // The model's attention after the swap: settings applied over the layers of `model`. Errors name the key.
