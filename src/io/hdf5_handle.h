@@ -31,8 +31,9 @@ class Hdf5Handle {
   hid_t id_ = H5I_INVALID_HID;
 };
 
-// Stops the library from printing its errors; they are read with hdf5_reason() instead.
-void silence_hdf5();
+// Before the first call of the library: stops it from printing its errors, which hdf5_reason() gives instead,
+// and from tidying up at exit, where it crashes over a file that a full disk kept it from closing.
+void start_hdf5();
 
 // Why the last call failed: the innermost description on the library's error stack, or the system's reason
 // where there is one ("No space left on device").

@@ -166,15 +166,15 @@ std::uint32_t largest_of(const std::vector<std::uint32_t>& tokens) {
   return largest;
 }
 
-void read_attributes(hid_t tokens, const std::string& where, TokenFileInfo& info) {
-  const std::optional<std::int64_t> vocab_size = integer_attribute(tokens, "vocab_size", where);
+void read_attributes(hid_t owner, const std::string& where, TokenFileInfo& info) {
+  const std::optional<std::int64_t> vocab_size = integer_attribute(owner, "vocab_size", where);
   if (!vocab_size) fail(ExitCode::data, "{}: has no attribute vocab_size; every token file needs it", where);
   if (*vocab_size < 1 || *vocab_size > std::numeric_limits<std::int32_t>::max())
     fail(ExitCode::data, "{}: attribute vocab_size is {}; it must be from 1 to 2^31 - 1", where, *vocab_size);
   info.vocab_size = *vocab_size;
-  info.tokenizer = text_attribute(tokens, "tokenizer", where);
-  info.source = text_attribute(tokens, "source", where);
-  info.eos_token_id = integer_attribute(tokens, "eos_token_id", where);
+  info.tokenizer = text_attribute(owner, "tokenizer", where);
+  info.source = text_attribute(owner, "source", where);
+  info.eos_token_id = integer_attribute(owner, "eos_token_id", where);
   if (info.eos_token_id && (*info.eos_token_id < 0 || *info.eos_token_id >= info.vocab_size))
     fail(ExitCode::data, "{}: attribute eos_token_id is {}, not below vocab_size {}", where,
          *info.eos_token_id, info.vocab_size);
@@ -187,7 +187,7 @@ struct TokenFile::Handles {
 };
 
 TokenFile::TokenFile(const fs::path& path) : path_(path), handles_(std::make_unique<Handles>()) {
-  silence_hdf5();
+  start_hdf5();
   Handles& h = *handles_;
   h.file = open_file(path);
   h.tokens = open_dataset(h.file, path, "/tokens",
@@ -196,7 +196,8 @@ TokenFile::TokenFile(const fs::path& path) : path_(path), handles_(std::make_uni
     fail(ExitCode::data, "{}: has no dataset /tokens; make one with `flasheva data prepare`", path.string());
   info_.tokens = length_of(h.tokens);
   info_.stored_type = name_of_hdf5_type(Hdf5Handle(H5Dget_type(h.tokens)));
-  read_attributes(h.tokens, path.string() + ":/tokens", info_);
+  const bool on_root = H5Aexists(h.tokens, "vocab_size") <= 0 && H5Aexists(h.file, "vocab_size") > 0;
+  read_attributes(on_root ? h.file : h.tokens, path.string() + (on_root ? ":/" : ":/tokens"), info_);
 
   h.loss_mask = open_dataset(h.file, path, "/loss_mask", {H5T_STD_U8LE, H5T_STD_U8BE}, "uint8");
   info_.has_loss_mask = h.loss_mask.valid();

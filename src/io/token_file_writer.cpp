@@ -31,6 +31,7 @@ struct TokenFileWriter::State {
   std::vector<std::int32_t> pending;  // at most a chunk
   std::int64_t written = 0;
   std::vector<std::uint64_t> document_offsets{0};
+  bool finished = false;
 
   std::int64_t appended() const { return written + static_cast<std::int64_t>(pending.size()); }
 
@@ -113,7 +114,7 @@ void TokenFileWriter::State::close_and_rename() {
   const int descriptor = ::open(temporary.c_str(), O_RDONLY | O_CLOEXEC);
   check_system(descriptor >= 0);
   const bool flushed = ::fsync(descriptor) == 0;
-  check_system(flushed && ::close(descriptor) == 0);
+  check_system(::close(descriptor) == 0 && flushed);
   check_system(std::rename(temporary.c_str(), path.c_str()) == 0);
   sync_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
 }
@@ -122,7 +123,7 @@ TokenFileWriter::TokenFileWriter(const fs::path& path, const TokenFileAttributes
     : state_(std::make_unique<State>()) {
   FLASHEVA_CHECK(attributes.vocab_size > 0 &&
                  attributes.vocab_size <= std::numeric_limits<std::int32_t>::max());
-  silence_hdf5();
+  start_hdf5();
   state_->path = path;
   state_->temporary = path.string() + ".tmp";
   state_->attributes = attributes;
@@ -131,7 +132,7 @@ TokenFileWriter::TokenFileWriter(const fs::path& path, const TokenFileAttributes
 }
 
 TokenFileWriter::~TokenFileWriter() {
-  if (!state_->file.valid()) return;  // finished
+  if (state_->finished) return;
   state_->tokens.reset();
   state_->file.reset();
   std::error_code ignored;
@@ -170,6 +171,7 @@ void TokenFileWriter::finish() {
     s.write_document_offsets();
   }
   s.close_and_rename();
+  s.finished = true;
 }
 
 }  // namespace flasheva

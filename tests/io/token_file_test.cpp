@@ -1,8 +1,12 @@
 #include "src/io/token_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <array>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <numeric>
@@ -173,6 +177,39 @@ TEST(TokenFileWriter, UnwritableFolderIsADiskError) {
   });
 }
 
+// A limit on the file's size stands for a full disk. The process must end with the right code: HDF5 by itself
+// crashes at exit over a file that it could not close.
+TEST(TokenFileWriterDeathTest, FullDiskIsADiskErrorAndLeavesNothing) {
+  const TemporaryFolder folder;
+  const fs::path path = folder / "a.h5";
+  const auto write = [&] {
+    TokenFileWriter writer(path, {256, "bytes", "", std::nullopt});
+    writer.append(Ids(200'000, 1));
+    writer.end_document();
+    writer.finish();
+  };
+  const auto write_at_most = [&](rlim_t bytes) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{bytes, bytes};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    try {
+      write();
+    } catch (const Error& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+      std::exit(static_cast<int>(error.code()));
+    }
+    std::exit(0);
+  };
+  write();
+  const rlim_t whole = fs::file_size(path);
+  fs::remove(path);
+  for (const rlim_t bytes : {rlim_t{100}, rlim_t{100'000}, whole / 2, whole - 1000, whole - 1}) {
+    EXPECT_EXIT(write_at_most(bytes), testing::ExitedWithCode(4), "a.h5: cannot write: File too large")
+        << bytes;
+    EXPECT_TRUE(fs::is_empty(folder.path())) << bytes;
+  }
+}
+
 // ---- malformed files: each starts from a good one
 
 struct Fields {
@@ -204,7 +241,7 @@ void write_vocab_size(hid_t dataset, std::int64_t value) {
 
 class MalformedTokenFile : public testing::Test {
  protected:
-  MalformedTokenFile() { silence_hdf5(); }
+  MalformedTokenFile() { start_hdf5(); }
 
   fs::path path() const { return folder_ / "x.h5"; }
 
@@ -400,6 +437,15 @@ TEST_F(MalformedTokenFile, VocabSize) {
   write({.also = [&](hid_t, hid_t t) { write_attribute(t, "vocab_size", H5T_NATIVE_INT64, 2, two); },
          .has_vocab_size = false});
   expect_refused("attribute vocab_size must be a single value");
+}
+
+TEST_F(MalformedTokenFile, AttributesOfTheRootGroupAreReadToo) {
+  write({.also = [](hid_t file, hid_t) { write_vocab_size(file, 300); }, .has_vocab_size = false});
+  EXPECT_EQ(TokenFile(path()).info().vocab_size, 300);
+  write({.also = [](hid_t file, hid_t) { write_vocab_size(file, 300); }});
+  EXPECT_EQ(TokenFile(path()).info().vocab_size, 256);
+  write({.also = [](hid_t file, hid_t) { write_vocab_size(file, -1); }, .has_vocab_size = false});
+  expect_refused("x.h5:/: attribute vocab_size is -1");
 }
 
 TEST_F(MalformedTokenFile, OtherAttributes) {
