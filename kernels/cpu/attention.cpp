@@ -15,10 +15,10 @@
 #include "kernels/check.h"
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/carver.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/simd.h"
-#include "kernels/cpu/thread_scratch.h"
 
 namespace flasheva {
 

@@ -11,10 +11,13 @@
 #include <cstdint>
 
 #include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/padded_rows.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/visibility.h"
 
 namespace flasheva::attention {
+
+using namespace padded;
 
 inline constexpr std::int64_t query_block = 64;
 inline constexpr std::int64_t key_block = 64;
@@ -25,50 +28,6 @@ struct Sizes {
 
   std::int64_t keys() const { return T + C; }
 };
-
-// --- rows of d elements, widened and padded with zeros
-// ------------------------------------------------------
-
-template <class R>
-std::int64_t padded_width(std::int64_t d) {
-  return round_up(d, panel<R>);
-}
-
-// Elements from one row to the next. Not a multiple of 512 bytes: rows that far apart share few cache sets.
-template <class R>
-std::int64_t row_stride(std::int64_t d) {
-  const std::int64_t width = padded_width<R>(d);
-  return width * static_cast<std::int64_t>(sizeof(R)) % 512 == 0
-             ? width + 64 / static_cast<std::int64_t>(sizeof(R))
-             : width;
-}
-
-// out (rows, d padded) = in (rows, d) * scale; rows of `in` are in_row elements apart.
-template <class R, class T>
-void widen_rows(R* out, const T* in, std::int64_t in_row, std::int64_t rows, std::int64_t d, R scale = 1) {
-  constexpr int lanes = simd::lanes<R>;
-  const std::int64_t out_row = row_stride<R>(d), width = padded_width<R>(d);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    R* o = out + i * out_row;
-    std::int64_t k = 0;
-    for (; k + lanes <= d; k += lanes) simd::store(o + k, simd::load(in + i * in_row + k) * scale);
-    for (; k < d; ++k) o[k] = static_cast<R>(in[i * in_row + k]) * scale;
-    std::fill(o + k, o + width, R(0));
-  }
-}
-
-// out (rows, d) = in (rows, d padded) * scale, rounded.
-template <class R, class T>
-void narrow_rows(T* out, std::int64_t out_row, const R* in, std::int64_t rows, std::int64_t d, R scale = 1) {
-  constexpr int lanes = simd::lanes<R>;
-  const std::int64_t in_row = row_stride<R>(d);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const R* x = in + i * in_row;
-    std::int64_t k = 0;
-    for (; k + lanes <= d; k += lanes) simd::store(out + i * out_row + k, simd::load(x + k) * scale);
-    for (; k < d; ++k) out[i * out_row + k] = static_cast<T>(x[k] * scale);
-  }
-}
 
 // out: one panel of queries after the other, each (d, panel), of in (rows, d padded); rows is a multiple of
 // panel.

@@ -1,6 +1,518 @@
+// Chunk summaries (ops.h): the compressed key kappa and value beta of every complete chunk of P tokens.
+//     kbar, qbar = means of k, q          kappa = A_k(kbar)
+//     omega = mu + clip(eps)              mu = A_q(qbar) + kappa | kappa | 0
+//     p = softmax of s (omega . k_m - |k_m|^2 / 2)        beta = sum of p_m v_m,   s = 1/sqrt(d)
+// Adapter learned: kappa = sum of softmax(mu . k_m) k_m, and omega = phi + clip(eps).
+// Chunks of a head are taken a block at a time; the backward computes the forward's intermediates again.
+#include <omp.h>
+
+#include <cmath>
+#include <limits>
+
 #include "kernels/check.h"
+#include "kernels/cpu/carver.h"
+#include "kernels/cpu/chunk_adapter.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/loops.h"
+#include "kernels/cpu/padded_rows.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/philox.h"
+
 namespace flasheva {
-void CpuOps::chunk_summary_forward(Tensor, Tensor, Tensor, Tensor, Tensor, const EvaParameters&, const ChunkSummaryConfig&) { FLASHEVA_CHECK(false); }
-void CpuOps::chunk_summary_backward(Tensor, Tensor, Tensor, const EvaParameters&, Tensor, Tensor, Tensor, Tensor, Tensor, const EvaParameters&, const ChunkSummaryConfig&) { FLASHEVA_CHECK(false); }
+
+namespace {
+
+using namespace padded;
+
+constexpr std::int64_t chunk_block = 32;
+
+struct Problem {
+  std::int64_t B, H, T, C, P, d;
+  ChunkSummaryConfig config;
+
+  bool adapted() const {
+    return config.adapter == Adapter::linear || config.adapter == Adapter::linear_layernorm;
+  }
+  bool layernorm() const { return config.adapter == Adapter::linear_layernorm; }
+  bool learned() const { return config.adapter == Adapter::learned; }
+  bool uses_queries() const { return !learned() && config.proposal == Proposal::qk; }
+  std::int64_t blocks_per_head() const { return (C + chunk_block - 1) / chunk_block; }
+  std::int64_t blocks() const { return B * H * blocks_per_head(); }
+};
+
+// All parameters of a layer, or sums for their gradients.
+template <class R>
+struct SummaryArrays {
+  AdapterArrays<R> key, query;
+  R *mu, *phi;  // (H, d)
+
+  SummaryArrays(Carver& carver, const Problem& problem) : key(carver, problem.d), query(carver, problem.d) {
+    for (R** p : {&mu, &phi}) *p = carver.take<R>(problem.H * row_stride<R>(problem.d));
+  }
+};
+
+// The parameters, widened once for all threads.
+template <class R>
+struct SummaryParameters : SummaryArrays<R> {
+  R *key_weight_t, *query_weight_t;  // (d, d)
+
+  SummaryParameters(Carver& carver, const Problem& problem) : SummaryArrays<R>(carver, problem) {
+    for (R** p : {&key_weight_t, &query_weight_t}) *p = carver.take<R>(problem.d * row_stride<R>(problem.d));
+  }
+};
+
+// What all threads of a backward share: the parameters, and for each share of the work sums of its own,
+// zeroed.
+template <class R>
+struct SharedArrays {
+  SummaryParameters<R> parameters;
+  std::byte* first_sums;
+  std::int64_t sums_bytes;
+  const Problem& problem;
+
+  SharedArrays(Carver& carver, const Problem& problem, int shares)
+      : parameters(carver, problem), problem(problem) {
+    Carver measure;
+    static_cast<void>(SummaryArrays<R>(measure, problem));
+    sums_bytes = measure.bytes();
+    first_sums = carver.take<std::byte>(shares * sums_bytes);
+    if (first_sums) std::memset(first_sums, 0, static_cast<std::size_t>(shares * sums_bytes));
+  }
+
+  SummaryArrays<R> sums(int share) const {
+    Carver carver(first_sums + share * sums_bytes);
+    return SummaryArrays<R>(carver, problem);
+  }
+};
+
+template <class T, class R>
+void widen_parameter(R* out, Tensor in, std::int64_t rows, std::int64_t d) {
+  if (in) widen_rows(out, in.as<T>(), d, rows, d);
 }
+
+template <class R>
+void transpose_weight(R* out, const R* in, std::int64_t d) {
+  const std::int64_t row = row_stride<R>(d);
+  for (std::int64_t i = 0; i < d; ++i) {
+    for (std::int64_t j = 0; j < d; ++j) out[i * row + j] = in[j * row + i];
+    std::fill(out + i * row + d, out + (i + 1) * row, R(0));
+  }
+}
+
+template <class T, class R>
+void widen_parameters(const SummaryParameters<R>& out, const EvaParameters& in, const Problem& problem) {
+  const std::int64_t d = problem.d;
+  widen_parameter<T>(out.key.weight, in.key_weight, d, d);
+  widen_parameter<T>(out.key.bias, in.key_bias, 1, d);
+  widen_parameter<T>(out.key.norm_weight, in.key_norm_weight, 1, d);
+  widen_parameter<T>(out.key.norm_bias, in.key_norm_bias, 1, d);
+  widen_parameter<T>(out.query.weight, in.query_weight, d, d);
+  widen_parameter<T>(out.query.bias, in.query_bias, 1, d);
+  widen_parameter<T>(out.query.norm_weight, in.query_norm_weight, 1, d);
+  widen_parameter<T>(out.query.norm_bias, in.query_norm_bias, 1, d);
+  widen_parameter<T>(out.mu, in.mu, problem.H, d);
+  widen_parameter<T>(out.phi, in.phi, problem.H, d);
+  if (in.key_weight) transpose_weight(out.key_weight_t, out.key.weight, d);
+  if (in.query_weight) transpose_weight(out.query_weight_t, out.query.weight, d);
+}
+
+// --- over the P tokens of a chunk ----------------------------------------------------------------------
+
+// x (count) = its softmax; x has room for whole vectors.
+template <class R>
+void softmax(R* x, std::int64_t count) {
+  constexpr int lanes = simd::lanes<R>;
+  const R largest = *std::max_element(x, x + count);
+  std::fill(x + count, x + attention::round_up(count, lanes), -std::numeric_limits<R>::infinity());
+  simd::Vector<R> sums{};
+  for (std::int64_t m = 0; m < count; m += lanes) {
+    const auto e = simd::exp(simd::load(x + m) - largest);
+    sums += e;
+    simd::store(x + m, e);
+  }
+  const R scale = 1 / simd::sum(sums);
+  for (std::int64_t m = 0; m < count; ++m) x[m] *= scale;
+}
+
+// p (count) and its gradient dp: dp becomes the gradient of the logits.
+template <class R>
+void softmax_backward(R* dp, const R* p, std::int64_t count) {
+  R mean = 0;
+  for (std::int64_t m = 0; m < count; ++m) mean += p[m] * dp[m];
+  for (std::int64_t m = 0; m < count; ++m) dp[m] = p[m] * (dp[m] - mean);
+}
+
+// --- forward
+// ------------------------------------------------------------------------------------------------
+
+// A block of chunks of one head.
+struct ChunkBlock {
+  std::int64_t b, h, first, count;
+};
+
+ChunkBlock chunk_block_at(const Problem& problem, std::int64_t index) {
+  const std::int64_t head = index / problem.blocks_per_head();
+  const std::int64_t first = index % problem.blocks_per_head() * chunk_block;
+  return {head / problem.H, head % problem.H, first, std::min(chunk_block, problem.C - first)};
+}
+
+template <class R>
+struct SummaryScratch {
+  AdapterBlock<R> key, query;  // key.out is kappa
+  R* omega;                    // (chunk_block, d)
+  R *k, *v;                    // (P, d) of one chunk
+  R* beta;                     // (d)
+  R *pool, *weights;           // (P): softmax(mu . k_m); p
+
+  SummaryScratch(Carver& carver, const Problem& problem)
+      : key(carver, chunk_block, problem.d), query(carver, chunk_block, problem.d) {
+    const std::int64_t row = row_stride<R>(problem.d);
+    omega = carver.take<R>(chunk_block * row);
+    for (R** p : {&k, &v}) *p = carver.take<R>(problem.P * row);
+    beta = carver.take<R>(row);
+    for (R** p : {&pool, &weights}) *p = carver.take<R>(attention::round_up(problem.P, simd::lanes<R>));
+  }
+};
+
+// omega (d) += clip(eps)
+template <class R>
+void add_noise(R* omega, const Problem& problem, const ChunkBlock& block, std::int64_t chunk) {
+  const ChunkNoise& noise = problem.config.noise;
+  for (std::int64_t i = 0; i < problem.d; i += 4) {
+    const FourNormals eps = chunk_noise(
+        noise.seed, noise.step, noise.layer, noise.first_sequence + static_cast<std::uint32_t>(block.b),
+        static_cast<std::uint32_t>(block.h), static_cast<std::uint32_t>(chunk),
+        static_cast<std::uint32_t>(problem.d), static_cast<std::uint32_t>(i / 4));
+    for (std::int64_t j = i; j < std::min(i + 4, problem.d); ++j)
+      omega[j] += std::clamp(eps.value[j - i], -noise.clip, noise.clip);
+  }
+}
+
+// kappa (key.out) and omega of a block from its rows q, k (from the block's first token); with adapter
+// learned, omega alone.
+template <class T, class R>
+void propose(const SummaryScratch<R>& scratch, const T* q, const T* k, const SummaryParameters<R>& parameters,
+             const Problem& problem, const ChunkBlock& block) {
+  const std::int64_t d = problem.d, row = row_stride<R>(d), width = padded_width<R>(d),
+                     chunk_size = problem.P * d;
+  const auto adapt = [&](const AdapterBlock<R>& rows, const T* tokens, const AdapterArrays<R>& arrays,
+                         const R* weight_t) {
+    R* means = problem.adapted() ? rows.in : rows.out;
+    for (std::int64_t c = 0; c < block.count; ++c)
+      mean_of_rows(means + c * row, tokens + c * chunk_size, problem.P, d);
+    if (problem.adapted()) adapter_forward(rows, arrays, weight_t, problem.layernorm(), block.count, d);
+  };
+  if (!problem.learned()) adapt(scratch.key, k, parameters.key, parameters.key_weight_t);
+  if (problem.uses_queries()) adapt(scratch.query, q, parameters.query, parameters.query_weight_t);
+
+  for (std::int64_t c = 0; c < block.count; ++c) {
+    R* omega = scratch.omega + c * row;
+    std::fill(omega, omega + width, R(0));
+    if (problem.learned()) {
+      add_scaled(omega, R(1), parameters.phi + block.h * row, width);
+    } else if (problem.config.proposal != Proposal::zero) {
+      add_scaled(omega, R(1), scratch.key.out + c * row, width);
+      if (problem.uses_queries()) add_scaled(omega, R(1), scratch.query.out + c * row, width);
+    }
+    if (problem.config.noise.enabled) add_noise(omega, problem, block, block.first + c);
+  }
+}
+
+// weights (P) = softmax of s (omega . k_m - |k_m|^2 / 2) over the rows scratch.k.
+template <class R>
+void weigh(const SummaryScratch<R>& scratch, const R* omega, const Problem& problem) {
+  const std::int64_t row = row_stride<R>(problem.d), width = padded_width<R>(problem.d);
+  const R scale = 1 / std::sqrt(static_cast<R>(problem.d));
+  for (std::int64_t m = 0; m < problem.P; ++m) {
+    const R* key = scratch.k + m * row;
+    scratch.weights[m] = scale * (dot(omega, key, width) - dot(key, key, width) / 2);
+  }
+  softmax(scratch.weights, problem.P);
+}
+
+// Adapter learned: pool (P) = softmax(mu . k_m), kappa (d) = sum of pool_m k_m.
+template <class R>
+void pool_keys(R* kappa, const SummaryScratch<R>& scratch, const R* mu, const Problem& problem) {
+  const std::int64_t row = row_stride<R>(problem.d), width = padded_width<R>(problem.d);
+  for (std::int64_t m = 0; m < problem.P; ++m) scratch.pool[m] = dot(mu, scratch.k + m * row, width);
+  softmax(scratch.pool, problem.P);
+  std::fill(kappa, kappa + width, R(0));
+  for (std::int64_t m = 0; m < problem.P; ++m) add_scaled(kappa, scratch.pool[m], scratch.k + m * row, width);
+}
+
+// Where a block's rows begin.
+struct Offsets {
+  std::int64_t tokens, chunks;
+};
+Offsets offsets_of(const Problem& problem, const ChunkBlock& block) {
+  const std::int64_t head = block.b * problem.H + block.h;
+  return {(head * problem.T + block.first * problem.P) * problem.d,
+          (head * problem.C + block.first) * problem.d};
+}
+
+template <class T, class R = Accumulator<T>>
+void forward_block(T* kappa, T* beta, const T* q, const T* k, const T* v,
+                   const SummaryParameters<R>& parameters, const Problem& problem, const ChunkBlock& block) {
+  const auto scratch = carve_thread_memory<SummaryScratch<R>>(problem);
+  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d), width = padded_width<R>(d);
+  propose(scratch, q, k, parameters, problem, block);
+  for (std::int64_t c = 0; c < block.count; ++c) {
+    widen_rows(scratch.k, k + c * P * d, d, P, d);
+    widen_rows(scratch.v, v + c * P * d, d, P, d);
+    if (problem.learned())
+      pool_keys(scratch.key.out + c * row, scratch, parameters.mu + block.h * row, problem);
+    weigh(scratch, scratch.omega + c * row, problem);
+    std::fill(scratch.beta, scratch.beta + width, R(0));
+    for (std::int64_t m = 0; m < P; ++m)
+      add_scaled(scratch.beta, scratch.weights[m], scratch.v + m * row, width);
+    narrow_rows(beta + c * d, d, scratch.beta, 1, d);
+  }
+  narrow_rows(kappa, d, scratch.key.out, block.count, d);
+}
+
+// --- backward
+// -----------------------------------------------------------------------------------------------
+//     dv_m += p_m dbeta      dlogit = p (dp - sum of p dp),  dp_m = dbeta . v_m
+//     domega = s sum of dlogit_m k_m      dk_m += s dlogit_m (omega - k_m) + d(kbar) / P
+
+template <class R>
+struct SummaryBackwardScratch : SummaryScratch<R> {
+  R *dkappa, *domega;  // (chunk_block, d)
+  R *dkbar, *dqbar;    // (chunk_block, d)
+  R* dlogits;          // (chunk_block, P)
+  R* rows;             // (P, d): gradients of one chunk's rows on their way out
+  R *dbeta, *dpool;    // (d), (P)
+
+  SummaryBackwardScratch(Carver& carver, const Problem& problem) : SummaryScratch<R>(carver, problem) {
+    const std::int64_t row = row_stride<R>(problem.d);
+    for (R** p : {&dkappa, &domega, &dkbar, &dqbar}) *p = carver.take<R>(chunk_block * row);
+    dlogits = carver.take<R>(chunk_block * problem.P);
+    rows = carver.take<R>(problem.P * row);
+    dbeta = carver.take<R>(row);
+    dpool = carver.take<R>(problem.P);
+  }
+};
+
+// Of chunk c: dv += ; dlogits and domega =. scratch.k and .v hold the chunk's rows.
+template <class T, class R>
+void backward_value(T* dv, const SummaryBackwardScratch<R>& scratch, const T* dbeta, const Problem& problem,
+                    std::int64_t c) {
+  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d), width = padded_width<R>(d);
+  const R scale = 1 / std::sqrt(static_cast<R>(d));
+  R *dlogits = scratch.dlogits + c * P, *domega = scratch.domega + c * row;
+  widen_rows(scratch.dbeta, dbeta, d, 1, d);
+  weigh(scratch, scratch.omega + c * row, problem);
+  std::fill(scratch.rows, scratch.rows + P * row, R(0));
+  for (std::int64_t m = 0; m < P; ++m) {
+    dlogits[m] = dot(scratch.dbeta, scratch.v + m * row, width);
+    add_scaled(scratch.rows + m * row, scratch.weights[m], scratch.dbeta, width);
+  }
+  add_rows(dv, scratch.rows, P, d);
+  softmax_backward(dlogits, scratch.weights, P);
+  std::fill(domega, domega + width, R(0));
+  for (std::int64_t m = 0; m < P; ++m) add_scaled(domega, scale * dlogits[m], scratch.k + m * row, width);
+}
+
+// From dkappa and domega of a block to dkbar and dqbar; gradients +=.
+template <class R>
+void backward_proposal(const SummaryBackwardScratch<R>& scratch, const SummaryArrays<R>& gradients,
+                       const SummaryArrays<R>& parameters, const Problem& problem, const ChunkBlock& block) {
+  const std::int64_t d = problem.d, row = row_stride<R>(d), width = padded_width<R>(d);
+  if (problem.learned()) {
+    for (std::int64_t c = 0; c < block.count; ++c)
+      add_scaled(gradients.phi + block.h * row, R(1), scratch.domega + c * row, width);
+    return;
+  }
+  if (problem.config.proposal != Proposal::zero)
+    for (std::int64_t c = 0; c < block.count; ++c)
+      add_scaled(scratch.dkappa + c * row, R(1), scratch.domega + c * row, width);
+  const auto adapter = [&](R* din, R* dout, const AdapterArrays<R>& gradient, const AdapterBlock<R>& rows,
+                           const AdapterArrays<R>& arrays) {
+    if (problem.adapted())
+      adapter_backward(din, dout, gradient, rows, arrays, problem.layernorm(), block.count, d);
+    else
+      std::copy(dout, dout + block.count * row, din);
+  };
+  adapter(scratch.dkbar, scratch.dkappa, gradients.key, scratch.key, parameters.key);
+  if (problem.uses_queries())
+    adapter(scratch.dqbar, scratch.domega, gradients.query, scratch.query, parameters.query);
+}
+
+// Adapter learned: rows (P, d) += what dkappa (d) gives the keys; dmu (d) +=.
+template <class R>
+void pool_keys_backward(const SummaryBackwardScratch<R>& scratch, R* dmu, const R* dkappa, const R* mu,
+                        const Problem& problem) {
+  const std::int64_t row = row_stride<R>(problem.d), width = padded_width<R>(problem.d);
+  for (std::int64_t m = 0; m < problem.P; ++m) {
+    scratch.pool[m] = dot(mu, scratch.k + m * row, width);
+    scratch.dpool[m] = dot(dkappa, scratch.k + m * row, width);
+  }
+  softmax(scratch.pool, problem.P);
+  softmax_backward(scratch.dpool, scratch.pool, problem.P);
+  for (std::int64_t m = 0; m < problem.P; ++m) {
+    add_scaled(scratch.rows + m * row, scratch.pool[m], dkappa, width);
+    add_scaled(scratch.rows + m * row, scratch.dpool[m], mu, width);
+    add_scaled(dmu, scratch.dpool[m], scratch.k + m * row, width);
+  }
+}
+
+// Of chunk c: dk += and dq +=. scratch.k holds the chunk's rows.
+template <class T, class R>
+void backward_keys(T* dq, T* dk, const SummaryBackwardScratch<R>& scratch, const SummaryArrays<R>& gradients,
+                   const SummaryArrays<R>& parameters, const Problem& problem, std::int64_t h,
+                   std::int64_t c) {
+  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d), width = padded_width<R>(d);
+  const R scale = 1 / std::sqrt(static_cast<R>(d)), share = R(1) / static_cast<R>(P);
+  std::fill(scratch.rows, scratch.rows + P * row, R(0));
+  for (std::int64_t m = 0; m < P; ++m) {
+    const R dlogit = scale * scratch.dlogits[c * P + m];
+    add_scaled(scratch.rows + m * row, dlogit, scratch.omega + c * row, width);
+    add_scaled(scratch.rows + m * row, -dlogit, scratch.k + m * row, width);
+    if (!problem.learned()) add_scaled(scratch.rows + m * row, share, scratch.dkbar + c * row, width);
+  }
+  if (problem.learned())
+    pool_keys_backward(scratch, gradients.mu + h * row, scratch.dkappa + c * row, parameters.mu + h * row,
+                       problem);
+  add_rows(dk, scratch.rows, P, d);
+  if (!problem.uses_queries()) return;
+  std::fill(scratch.rows, scratch.rows + P * row, R(0));
+  for (std::int64_t m = 0; m < P; ++m)
+    add_scaled(scratch.rows + m * row, share, scratch.dqbar + c * row, width);
+  add_rows(dq, scratch.rows, P, d);
+}
+
+// The tensors of one block, each at its first element.
+template <class T>
+struct BackwardRows {
+  T *dq, *dk, *dv;
+  const T *dkappa, *dbeta, *q, *k, *v;
+};
+
+template <class T, class R = Accumulator<T>>
+void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradients,
+                    const SummaryParameters<R>& parameters, const Problem& problem, const ChunkBlock& block) {
+  const auto scratch = carve_thread_memory<SummaryBackwardScratch<R>>(problem);
+  const std::int64_t d = problem.d, P = problem.P, chunk_size = P * d;
+  propose(scratch, rows.q, rows.k, parameters, problem, block);
+  widen_rows(scratch.dkappa, rows.dkappa, d, block.count, d);
+  for (std::int64_t c = 0; c < block.count; ++c) {
+    widen_rows(scratch.k, rows.k + c * chunk_size, d, P, d);
+    widen_rows(scratch.v, rows.v + c * chunk_size, d, P, d);
+    backward_value(rows.dv + c * chunk_size, scratch, rows.dbeta + c * d, problem, c);
+  }
+  backward_proposal(scratch, gradients, parameters, problem, block);
+  for (std::int64_t c = 0; c < block.count; ++c) {
+    widen_rows(scratch.k, rows.k + c * chunk_size, d, P, d);
+    backward_keys(rows.dq + c * chunk_size, rows.dk + c * chunk_size, scratch, gradients, parameters, problem,
+                  block.h, c);
+  }
+}
+
+template <class R>
+void add_gradient(Tensor gradient, const R* sum, std::int64_t rows, std::int64_t d) {
+  if (gradient) add_rows(gradient.as<R>(), sum, rows, d);
+}
+
+template <class R>
+void add_gradients(const EvaParameters& gradients, const SummaryArrays<R>& sums, const Problem& problem) {
+  const std::int64_t d = problem.d;
+  add_gradient(gradients.key_weight, sums.key.weight, d, d);
+  add_gradient(gradients.key_bias, sums.key.bias, 1, d);
+  add_gradient(gradients.key_norm_weight, sums.key.norm_weight, 1, d);
+  add_gradient(gradients.key_norm_bias, sums.key.norm_bias, 1, d);
+  add_gradient(gradients.query_weight, sums.query.weight, d, d);
+  add_gradient(gradients.query_bias, sums.query.bias, 1, d);
+  add_gradient(gradients.query_norm_weight, sums.query.norm_weight, 1, d);
+  add_gradient(gradients.query_norm_bias, sums.query.norm_bias, 1, d);
+  add_gradient(gradients.mu, sums.mu, problem.H, d);
+  add_gradient(gradients.phi, sums.phi, problem.H, d);
+}
+
+// --- preconditions
+// ------------------------------------------------------------------------------------------
+
+Problem checked_problem(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
+                        const EvaParameters& parameters, const ChunkSummaryConfig& config) {
+  FLASHEVA_CHECK(config.chunk > 0 && q.shape.rank() == 4 && q.size() > 0);
+  for (Tensor x : {q, k, v}) FLASHEVA_CHECK(matches(x, q.dtype, q.shape));
+  const std::int64_t B = q.dim(0), H = q.dim(1), T = q.dim(2), C = T / config.chunk, d = q.dim(3);
+  const Problem problem{B, H, T, C, config.chunk, d, config};
+  for (Tensor x : {kappa, beta}) FLASHEVA_CHECK(C == 0 || matches(x, q.dtype, {B, H, C, d}));
+  const auto check_adapter = [&](Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias) {
+    FLASHEVA_CHECK(matches(weight, q.dtype, {d, d}) && matches(bias, q.dtype, {d}));
+    FLASHEVA_CHECK(!problem.layernorm() ||
+                   (matches(norm_weight, q.dtype, {d}) && matches(norm_bias, q.dtype, {d})));
+  };
+  const EvaParameters& p = parameters;
+  if (problem.adapted()) check_adapter(p.key_weight, p.key_bias, p.key_norm_weight, p.key_norm_bias);
+  if (problem.adapted() && problem.uses_queries())
+    check_adapter(p.query_weight, p.query_bias, p.query_norm_weight, p.query_norm_bias);
+  if (problem.learned()) FLASHEVA_CHECK(matches(p.mu, q.dtype, {H, d}) && matches(p.phi, q.dtype, {H, d}));
+  return problem;
+}
+
+void check_gradients(const EvaParameters& gradients, const EvaParameters& parameters) {
+  const auto check = [](Tensor gradient, Tensor parameter) {
+    FLASHEVA_CHECK(!gradient || matches(gradient, accumulation_type(parameter.dtype), parameter.shape));
+  };
+  check(gradients.key_weight, parameters.key_weight);
+  check(gradients.key_bias, parameters.key_bias);
+  check(gradients.key_norm_weight, parameters.key_norm_weight);
+  check(gradients.key_norm_bias, parameters.key_norm_bias);
+  check(gradients.query_weight, parameters.query_weight);
+  check(gradients.query_bias, parameters.query_bias);
+  check(gradients.query_norm_weight, parameters.query_norm_weight);
+  check(gradients.query_norm_bias, parameters.query_norm_bias);
+  check(gradients.mu, parameters.mu);
+  check(gradients.phi, parameters.phi);
+}
+
+}  // namespace
+
+void CpuOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
+                                   const EvaParameters& parameters, const ChunkSummaryConfig& config) {
+  const Problem problem = checked_problem(kappa, beta, q, k, v, parameters, config);
+  dispatch(q.dtype, [&]<class T>(T) {
+    using R = Accumulator<T>;
+    const auto widened = carve<SummaryParameters<R>>(partials_, problem);
+    widen_parameters<T>(widened, parameters, problem);
+#pragma omp parallel for schedule(static)
+    for (std::int64_t i = 0; i < problem.blocks(); ++i) {
+      const ChunkBlock block = chunk_block_at(problem, i);
+      const auto [token, chunk] = offsets_of(problem, block);
+      forward_block<T>(kappa.as<T>() + chunk, beta.as<T>() + chunk, q.as<T>() + token, k.as<T>() + token,
+                       v.as<T>() + token, widened, problem, block);
+    }
+  });
+}
+
+void CpuOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients,
+                                    Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
+                                    const EvaParameters& parameters, const ChunkSummaryConfig& config) {
+  const Problem problem = checked_problem(dkappa, dbeta, q, k, v, parameters, config);
+  for (Tensor gradient : {dq, dk, dv}) FLASHEVA_CHECK(matches(gradient, q.dtype, q.shape));
+  check_gradients(gradients, parameters);
+  dispatch(q.dtype, [&]<class T>(T) {
+    using R = Accumulator<T>;
+    const int threads = omp_get_max_threads();
+    const auto shared = carve<SharedArrays<R>>(partials_, problem, threads);
+    widen_parameters<T>(shared.parameters, parameters, problem);
+    // One contiguous share of the blocks a thread, one sum of gradients a share, added up in order.
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+    for (int share = 0; share < threads; ++share) {
+      const SummaryArrays<R> sums = shared.sums(share);
+      for (std::int64_t i = problem.blocks() * share / threads; i < problem.blocks() * (share + 1) / threads;
+           ++i) {
+        const ChunkBlock block = chunk_block_at(problem, i);
+        const auto [token, chunk] = offsets_of(problem, block);
+        const BackwardRows<T> rows{dq.as<T>() + token,     dk.as<T>() + token,    dv.as<T>() + token,
+                                   dkappa.as<T>() + chunk, dbeta.as<T>() + chunk, q.as<T>() + token,
+                                   k.as<T>() + token,      v.as<T>() + token};
+        backward_block<T>(rows, sums, shared.parameters, problem, block);
+      }
+    }
+    for (int share = 0; share < threads; ++share) add_gradients(gradients, shared.sums(share), problem);
+  });
+}
+
+}  // namespace flasheva

@@ -29,14 +29,20 @@ class Carver {
 };
 
 // A Layout takes its pieces from a Carver in its constructor. It is built twice, first to measure, then over
-// the thread's memory; the pieces hold garbage and are valid until the thread's next call.
+// the buffer's memory; the pieces hold garbage and are valid until the buffer is used again.
+template <class Layout, class... Sizes>
+Layout carve(GrowingBuffer& buffer, const Sizes&... sizes) {
+  Carver measure;
+  static_cast<void>(Layout(measure, sizes...));
+  Carver carver(buffer.take<std::byte>(measure.bytes()));
+  return Layout(carver, sizes...);
+}
+
+// The same in memory of the calling thread's own.
 template <class Layout, class... Sizes>
 Layout carve_thread_memory(const Sizes&... sizes) {
   thread_local GrowingBuffer memory;
-  Carver measure;
-  static_cast<void>(Layout(measure, sizes...));
-  Carver carver(memory.take<std::byte>(measure.bytes()));
-  return Layout(carver, sizes...);
+  return carve<Layout>(memory, sizes...);
 }
 
 }  // namespace flasheva

@@ -1,0 +1,233 @@
+// Chunk summaries: against the formula in float64, central differences, and bfloat16's plain formula.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "kernels/ops.h"
+#include "kernels/philox.h"
+#include "tests/kernels/chunk_summary_reference.h"
+#include "tests/support/tensors.h"
+
+namespace flasheva {
+namespace {
+
+struct Case {
+  std::int64_t B, H, T, d;
+  ChunkSummaryConfig config;
+
+  std::int64_t chunks() const { return T / config.chunk; }
+};
+
+std::string describe(const Case& c) {
+  return "B " + std::to_string(c.B) + " H " + std::to_string(c.H) + " T " + std::to_string(c.T) + " d " +
+         std::to_string(c.d) + " P " + std::to_string(c.config.chunk) + " adapter " +
+         std::to_string(static_cast<int>(c.config.adapter)) + " proposal " +
+         std::to_string(static_cast<int>(c.config.proposal)) + (c.config.noise.enabled ? " noise" : "");
+}
+
+// Every adapter and proposal, with noise and without.
+std::vector<ChunkSummaryConfig> all_configs(std::int64_t chunk) {
+  std::vector<ChunkSummaryConfig> configs;
+  for (Adapter adapter : {Adapter::none, Adapter::linear, Adapter::linear_layernorm, Adapter::learned})
+    for (Proposal proposal : {Proposal::qk, Proposal::k, Proposal::zero})
+      for (bool noise : {false, true})
+        configs.push_back({chunk, adapter, proposal, {noise, 1.5f, 0x123456789abcull, 7, 3, 2}});
+  return configs;
+}
+
+SummaryTensors random_inputs(const Case& c, DType dtype, unsigned seed) {
+  std::mt19937_64 generator(seed);
+  const Shape tokens{c.B, c.H, c.T, c.d}, chunks{c.B, c.H, c.chunks(), c.d};
+  SummaryTensors t;
+  for (TestTensor* x : {&t.q, &t.k, &t.v}) *x = TestTensor::random(dtype, tokens, generator);
+  if (c.chunks() > 0)
+    for (TestTensor* x : {&t.dkappa, &t.dbeta}) *x = TestTensor::random(dtype, chunks, generator);
+  const auto make = [&](TestTensor& x, Shape shape, double mean = 0) {
+    x = TestTensor::random(dtype, shape, generator, 0.5, mean);
+  };
+  const ChunkSummaryConfig& config = c.config;
+  const bool layernorm = config.adapter == Adapter::linear_layernorm;
+  EvaTensors& p = t.parameters;
+  if (config.adapter == Adapter::learned) make(p.mu, {c.H, c.d}), make(p.phi, {c.H, c.d});
+  if (config.adapter == Adapter::linear || layernorm) {
+    make(p.key_weight, {c.d, c.d}), make(p.key_bias, {c.d});
+    if (layernorm) make(p.key_norm_weight, {c.d}, 1), make(p.key_norm_bias, {c.d});
+    if (config.proposal == Proposal::qk) {
+      make(p.query_weight, {c.d, c.d}), make(p.query_bias, {c.d});
+      if (layernorm) make(p.query_norm_weight, {c.d}, 1), make(p.query_norm_bias, {c.d});
+    }
+  }
+  return t;
+}
+
+// The same inputs in another type.
+SummaryTensors converted(SummaryTensors t, DType dtype) {
+  std::vector<TestTensor*> inputs{&t.q, &t.k, &t.v, &t.dkappa, &t.dbeta};
+  for (TestTensor* x : t.parameters.all()) inputs.push_back(x);
+  for (TestTensor* x : inputs)
+    if (x->view().data) *x = x->converted(dtype);
+  return t;
+}
+
+NoiseFunction noise_of(const Case& c) {
+  const ChunkNoise noise = c.config.noise;
+  const auto d = static_cast<std::uint32_t>(c.d);
+  return [=](std::int64_t b, std::int64_t h, std::int64_t chunk, std::int64_t i) {
+    const FourNormals eps =
+        chunk_noise(noise.seed, noise.step, noise.layer, noise.first_sequence + static_cast<std::uint32_t>(b),
+                    static_cast<std::uint32_t>(h), static_cast<std::uint32_t>(chunk), d,
+                    static_cast<std::uint32_t>(i / 4));
+    return std::clamp<double>(eps.value[i % 4], -noise.clip, noise.clip);
+  };
+}
+
+void run_forward(Ops& ops, const Case& c, SummaryTensors& t) {
+  for (TestTensor* x : {&t.kappa, &t.beta})
+    if (c.chunks() > 0) *x = TestTensor(t.q.view().dtype, {c.B, c.H, c.chunks(), c.d});
+  ops.chunk_summary_forward(t.kappa, t.beta, t.q, t.k, t.v, t.parameters.view(), c.config);
+}
+
+// Gradients start at zero: they are added to.
+void run_backward(Ops& ops, const Case& c, SummaryTensors& t) {
+  const DType dtype = t.q.view().dtype;
+  for (TestTensor* x : {&t.dq, &t.dk, &t.dv}) *x = TestTensor::zeros(dtype, t.q.shape());
+  const auto parameters = t.parameters.all(), gradients = t.gradients.all();
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (parameters[i]->view())
+      *gradients[i] = TestTensor::zeros(accumulation_type(dtype), parameters[i]->shape());
+  ops.chunk_summary_backward(t.dq, t.dk, t.dv, t.gradients.view(), t.dkappa, t.dbeta, t.q, t.k, t.v,
+                             t.parameters.view(), c.config);
+}
+
+// What forward and backward gave, named.
+std::vector<std::pair<std::string, TestTensor*>> results(const Case& c, SummaryTensors& t) {
+  std::vector<std::pair<std::string, TestTensor*>> all{{"dq", &t.dq}, {"dk", &t.dk}, {"dv", &t.dv}};
+  if (c.chunks() > 0) all.insert(all.end(), {{"kappa", &t.kappa}, {"beta", &t.beta}});
+  const char* names[] = {"dkey_weight",   "dkey_bias",   "dkey_norm_weight",   "dkey_norm_bias",
+                         "dquery_weight", "dquery_bias", "dquery_norm_weight", "dquery_norm_bias",
+                         "dmu",           "dphi"};
+  const auto gradients = t.gradients.all(), parameters = t.parameters.all();
+  for (std::size_t i = 0; i < gradients.size(); ++i)
+    if (parameters[i]->view()) all.push_back({names[i], gradients[i]});
+  return all;
+}
+
+TEST(ChunkSummary, MatchesTheDefinitionInFloat64) {
+  const auto ops = make_cpu_ops();
+  for (std::int64_t chunk : {1, 3, 16})
+    for (const ChunkSummaryConfig& config : all_configs(chunk))
+      for (std::int64_t T : {1, 3, 50, 110})
+        for (std::int64_t d : {3, 8}) {
+          const Case c{2, 2, T, d, config};
+          SummaryTensors ours = random_inputs(c, DType::f64, 1), reference = ours;
+          run_forward(*ops, c, ours);
+          run_backward(*ops, c, ours);
+          reference_chunk_summary(reference, config, noise_of(c));
+          const auto expected = results(c, reference);
+          for (std::size_t i = 0; i < expected.size(); ++i)
+            ASSERT_LT(relative_error(*results(c, ours)[i].second, *expected[i].second), 1e-12)
+                << expected[i].first << ": " << describe(c);
+        }
+}
+
+TEST(ChunkSummary, GradientsAreCentralDifferences) {
+  const auto ops = make_cpu_ops();
+  for (const ChunkSummaryConfig& config : all_configs(4)) {
+    const Case c{1, 2, 13, 3, config};
+    SummaryTensors t = random_inputs(c, DType::f64, 2);
+    run_backward(*ops, c, t);
+    const auto loss = [&] {
+      run_forward(*ops, c, t);
+      return dot(t.kappa, t.dkappa) + dot(t.beta, t.dbeta);
+    };
+    std::vector<std::pair<TestTensor*, TestTensor*>> pairs{{&t.q, &t.dq}, {&t.k, &t.dk}, {&t.v, &t.dv}};
+    const auto parameters = t.parameters.all(), gradients = t.gradients.all();
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      if (parameters[i]->view()) pairs.push_back({parameters[i], gradients[i]});
+    for (const auto& [x, gradient] : pairs)
+      ASSERT_LT(relative_error(*gradient, central_differences(*x, loss)), 1e-7) << describe(c);
+  }
+}
+
+// float32 against float64 on the same inputs.
+TEST(ChunkSummary, Float32IsCloseToFloat64) {
+  const auto ops = make_cpu_ops();
+  for (std::int64_t T : {35, 2050})
+    for (const ChunkSummaryConfig& config : all_configs(16)) {
+      const Case c{1, 2, T, 20, config};
+      SummaryTensors ours = random_inputs(c, DType::f32, 3), reference = converted(ours, DType::f64);
+      run_forward(*ops, c, ours);
+      run_backward(*ops, c, ours);
+      run_forward(*ops, c, reference);
+      run_backward(*ops, c, reference);
+      const auto expected = results(c, reference);
+      for (std::size_t i = 0; i < expected.size(); ++i)
+        ASSERT_LT(relative_error(*results(c, ours)[i].second, *expected[i].second), 1e-5)
+            << expected[i].first << ": " << describe(c);
+    }
+}
+
+// bfloat16 storage: at most twice the error of the formula done plainly in bfloat16.
+TEST(ChunkSummary, Bf16IsAsGoodAsThePlainFormula) {
+  const auto ops = make_cpu_ops();
+  const auto round_to_bf16 = [](double x) -> double {
+    return static_cast<float>(bf16(static_cast<float>(x)));
+  };
+  for (const ChunkSummaryConfig& config : all_configs(16)) {
+    const Case c{1, 2, 200, 32, config};
+    SummaryTensors ours = random_inputs(c, DType::bf16, 4);
+    SummaryTensors exact = converted(ours, DType::f64), plain = exact;
+    run_forward(*ops, c, ours);
+    run_backward(*ops, c, ours);
+    reference_chunk_summary(exact, config, noise_of(c));
+    reference_chunk_summary(plain, config, noise_of(c), round_to_bf16);
+    const auto of_ours = results(c, ours), of_exact = results(c, exact), of_plain = results(c, plain);
+    for (std::size_t i = 0; i < of_ours.size(); ++i) {
+      const double error = relative_error(*of_ours[i].second, *of_exact[i].second);
+      ASSERT_LE(error, 2 * relative_error(*of_plain[i].second, *of_exact[i].second))
+          << of_ours[i].first << ": " << describe(c);
+    }
+  }
+}
+
+TEST(ChunkSummary, AddsToGradientsAndLeavesAbsentOnesAlone) {
+  const auto ops = make_cpu_ops();
+  const Case c{1, 2, 21, 5, {4, Adapter::linear_layernorm, Proposal::qk, {}}};
+  SummaryTensors once = random_inputs(c, DType::f64, 5);
+  run_backward(*ops, c, once);
+  SummaryTensors twice = once;
+  twice.gradients.query_weight = {};
+  const auto add = [&] {
+    ops->chunk_summary_backward(twice.dq, twice.dk, twice.dv, twice.gradients.view(), twice.dkappa,
+                                twice.dbeta, twice.q, twice.k, twice.v, twice.parameters.view(), c.config);
+  };
+  add();
+  for (auto [sum, part] : {std::pair{&twice.dq, &once.dq},
+                           {&twice.dk, &once.dk},
+                           {&twice.dv, &once.dv},
+                           {&twice.gradients.key_weight, &once.gradients.key_weight},
+                           {&twice.gradients.query_norm_bias, &once.gradients.query_norm_bias}})
+    for (std::int64_t i = 0; i < part->size(); ++i) ASSERT_NEAR(sum->get(i), 2 * part->get(i), 1e-12);
+  for (std::int64_t i = 20 * c.d; i < 21 * c.d; ++i)  // token 20 is in no complete chunk
+    EXPECT_EQ(once.dk.get(i), 0);
+}
+
+TEST(ChunkSummary, RepeatsBitwise) {
+  const auto ops = make_cpu_ops(2);
+  const Case c{2, 3, 700, 16, {4, Adapter::linear, Proposal::qk, {true, 2, 1, 1, 1, 0}}};
+  SummaryTensors first = random_inputs(c, DType::f32, 6);
+  run_forward(*ops, c, first);
+  run_backward(*ops, c, first);
+  for (int repetition = 0; repetition < 5; ++repetition) {
+    SummaryTensors again = random_inputs(c, DType::f32, 6);
+    run_forward(*ops, c, again);
+    run_backward(*ops, c, again);
+    const auto expected = results(c, first);
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      for (std::int64_t j = 0; j < expected[i].second->size(); ++j)
+        ASSERT_EQ(results(c, again)[i].second->get(j), expected[i].second->get(j)) << expected[i].first;
+  }
+}
+
+}  // namespace
+}  // namespace flasheva
