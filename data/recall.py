@@ -58,7 +58,7 @@ def write(path, sequences, seed):
     with h5py.File(temporary, "w") as file:
         dataset = file.create_dataset("tokens", data=tokens, chunks=True)
         dataset.attrs["vocab_size"] = VOCABULARY
-        dataset.attrs["source"] = f"data/recall.py, {sequences} sequences, seed {seed}"
+        dataset.attrs["source"] = f"data/recall.py, {sequences} sequences, seed {seed[0]}"
         file.create_dataset("loss_mask", data=np.append(mask, np.uint8(0)), chunks=True)
     temporary.replace(path)
     print(f"{path}: {sequences} sequences of {LENGTH} tokens, {mask.sum()} answers")
