@@ -1,0 +1,108 @@
+#include "tests/kernels/operation_test.h"
+#include "tests/kernels/operations.h"
+
+namespace flasheva {
+namespace {
+
+Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars&, double begin) {
+  TestTensor x = in.at("x").converted(dtype), weight = in.at("weight").converted(dtype),
+             dout = in.at("dout").converted(dtype);
+  const bool with_bias = in.count("bias") > 0;
+  TestTensor bias = with_bias ? in.at("bias").converted(dtype) : TestTensor();
+  const DType acc = accumulation_type(dtype);
+  TestTensor out(dtype, dout.shape()), dx(dtype, x.shape()),
+      dweight = filled(acc, weight.shape(), begin),
+      dbias = with_bias ? filled(acc, bias.shape(), begin) : TestTensor();
+  ops.linear_forward(out, x, weight, bias);
+  ops.linear_backward_input(dx, dout, weight);
+  ops.linear_backward_weight(dweight, dbias, dout, x);
+  Tensors results{{"out", out}, {"dx", dx}, {"dweight", dweight}};
+  if (with_bias) results["dbias"] = dbias;
+  return results;
+}
+
+Tensors plain_bf16(const Tensors& in, const Scalars&) {
+  const auto r = rounded;
+  const TestTensor &x = in.at("x"), &weight = in.at("weight"), &dout = in.at("dout");
+  const std::int64_t rows = x.shape()[0], width = x.shape()[1], outputs = weight.shape()[0];
+  const bool with_bias = in.count("bias") > 0;
+  TestTensor out(DType::f64, dout.shape()), dx = filled(DType::f64, x.shape(), 0);
+  TestTensor dweight = filled(DType::f64, weight.shape(), 0), dbias = filled(DType::f64, {outputs}, 0);
+  for (std::int64_t n = 0; n < rows; ++n)
+    for (std::int64_t o = 0; o < outputs; ++o) {
+      const double dout_no = dout.get(n * outputs + o);
+      double sum = 0;
+      for (std::int64_t i = 0; i < width; ++i) {
+        sum += x.get(n * width + i) * weight.get(o * width + i);
+        dx.set(n * width + i, dx.get(n * width + i) + dout_no * weight.get(o * width + i));
+        dweight.set(o * width + i, dweight.get(o * width + i) + dout_no * x.get(n * width + i));
+      }
+      out.set(n * outputs + o, with_bias ? r(r(sum) + in.at("bias").get(o)) : r(sum));
+      dbias.set(o, dbias.get(o) + dout_no);
+    }
+  return {{"out", out},
+          {"dx", dx.converted(DType::bf16)},
+          {"dweight", dweight.converted(DType::bf16)},
+          {"dbias", dbias.converted(DType::bf16)}};
+}
+
+}  // namespace
+
+const Operation linear{"linear", run, {"dweight", "dbias"}, plain_bf16};
+
+namespace {
+
+OperationCase sized(std::int64_t rows, std::int64_t width, std::int64_t outputs, bool bias = true) {
+  const auto inputs = [=](std::mt19937_64& g) {
+    Tensors tensors{{"x", TestTensor::random(DType::f64, {rows, width}, g)},
+                    {"weight", TestTensor::random(DType::f64, {outputs, width}, g)},
+                    {"dout", TestTensor::random(DType::f64, {rows, outputs}, g)}};
+    if (bias) tensors["bias"] = TestTensor::random(DType::f64, {outputs}, g);
+    return tensors;
+  };
+  const std::string name = "rows " + std::to_string(rows) + " width " + std::to_string(width) + " outputs " +
+                           std::to_string(outputs) + (bias ? "" : " without bias");
+  return {name, &linear, inputs, {}};
+}
+
+INSTANTIATE_TEST_SUITE_P(Linear, GradientTest,
+                         testing::Combine(devices(), testing::Values(sized(1, 1, 1), sized(3, 7, 5),
+                                                                     sized(7, 3, 17, false))),
+                         name_of_parameter);
+INSTANTIATE_TEST_SUITE_P(Linear, PrecisionTest,
+                         testing::Combine(devices(),
+                                          testing::Values(sized(1, 1, 1), sized(1, 33, 7), sized(3, 7, 17),
+                                                          sized(17, 33, 300), sized(300, 17, 3),
+                                                          sized(33, 300, 33, false), sized(300, 64, 300))),
+                         name_of_parameter);
+
+TEST(LinearTest, GradientsMayBeAbsent) {
+  std::mt19937_64 generator(3);
+  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    const DType acc = accumulation_type(dtype);
+    TestTensor x = TestTensor::random(dtype, {9, 5}, generator);
+    TestTensor dout = TestTensor::random(dtype, {9, 6}, generator);
+    TestTensor dweight = TestTensor::zeros(acc, {6, 5}), dbias = TestTensor::zeros(acc, {6});
+    TestTensor dweight_alone = dweight, dbias_alone = dbias;
+    ops->linear_backward_weight(dweight, dbias, dout, x);
+    ops->linear_backward_weight(dweight_alone, {}, dout, x);
+    ops->linear_backward_weight({}, dbias_alone, dout, x);
+    EXPECT_EQ(relative_error(dweight_alone, dweight), 0);
+    EXPECT_EQ(relative_error(dbias_alone, dbias), 0);
+  }
+}
+
+TEST(LinearTest, RefusesWrongShapesAndTypes) {
+  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  TestTensor x = TestTensor::zeros(DType::f32, {9, 5}), weight = TestTensor::zeros(DType::f32, {6, 5}),
+             out(DType::f32, {9, 6}), narrow(DType::f32, {9, 5}), bias(DType::bf16, {6}),
+             dweight(DType::f64, {6, 5});
+  EXPECT_THROW(ops->linear_forward(narrow, x, weight, {}), std::logic_error);
+  EXPECT_THROW(ops->linear_forward(out, x, weight, bias), std::logic_error);
+  EXPECT_THROW(ops->linear_backward_input(out, x, weight), std::logic_error);
+  EXPECT_THROW(ops->linear_backward_weight(dweight, {}, out, x), std::logic_error);
+}
+
+}  // namespace
+}  // namespace flasheva

@@ -1,0 +1,40 @@
+#include <cmath>
+
+#include "tests/kernels/operation_test.h"
+
+namespace flasheva {
+namespace {
+
+// Products of float32 are exact in float64; what remains is the rounding of a float64 sum.
+TEST(SumOfSquares, IsExactToFloat64) {
+  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  std::mt19937_64 generator(5);
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const std::int64_t size : {1, 3, 7, 17, 33, 300, 16384, 16385, 100003}) {
+      TestTensor x = TestTensor::random(dtype, {size}, generator);
+      EXPECT_NEAR(ops->sum_of_squares(x), dot(x, x), 1e-12 * dot(x, x)) << size;
+    }
+}
+
+TEST(SumOfSquares, IsTheSameOnAnyNumberOfThreads) {
+  std::mt19937_64 generator(6);
+  TestTensor x = TestTensor::random(DType::f32, {100003}, generator);
+  const double one = make_cpu_ops(1)->sum_of_squares(x);
+  for (const int threads : {2, 3, 8}) EXPECT_EQ(make_cpu_ops(threads)->sum_of_squares(x), one) << threads;
+}
+
+TEST(SumOfSquares, DoesNotOverflowAndKeepsNan) {
+  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  TestTensor x = filled(DType::f32, {5}, 1e30);
+  EXPECT_NEAR(ops->sum_of_squares(x), 5e60, 1e-6 * 5e60);
+  x.set(3, NAN);
+  EXPECT_TRUE(std::isnan(ops->sum_of_squares(x)));
+}
+
+TEST(SumOfSquares, RefusesLowPrecision) {
+  TestTensor x = TestTensor::zeros(DType::bf16, {5});
+  EXPECT_THROW(make_cpu_ops(2)->sum_of_squares(x), std::logic_error);
+}
+
+}  // namespace
+}  // namespace flasheva
