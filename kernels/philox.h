@@ -8,6 +8,7 @@
 //     use          word 0                      word 1         word 2     word 3
 //     chunk noise  chunk * ceil(d / 4) + j     step           sequence   layer << 20 | head << 8 | 1
 //     fill_normal  element / 4, low half       its high half  stream     2
+//     sampling     position                    sequence       0          3
 //
 // Each is injective for layer and head < 2^12 and every 32-bit step, sequence (its place in the global
 // batch), stream and word 0.

@@ -106,7 +106,8 @@ void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens) {
 
 void GptNeoX::logits(const PassContext& pass, Tensor out, Tensor tokens) {
   forward_blocks(pass, tokens);
-  pass.ops.linear_forward(out, final_normed_.rows(0, pass.extent.rows()), embed_out_.weight, {});
+  const std::int64_t rows = out.dim(0);
+  pass.ops.linear_forward(out, final_normed_.rows(pass.extent.rows() - rows, rows), embed_out_.weight, {});
 }
 
 LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch) {

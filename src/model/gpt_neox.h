@@ -43,7 +43,7 @@ class GptNeoX {
   // Fills the rotary tables.
   void prepare();
 
-  // out (N, V), of the compute type, = logits of tokens (N).
+  // out (rows, V), of the compute type, = logits of the last `rows` of tokens (N).
   void logits(const PassContext& pass, Tensor out, Tensor tokens);
 
   // The losses of a batch, without gradients.

@@ -17,11 +17,11 @@ std::int64_t counted_targets(const HostBatch& batch, std::int64_t sequences,
   return count;
 }
 
-void read_sequence(TokenFile& file, std::int64_t index, HostBatch& batch, std::int64_t place,
-                   std::int64_t tokens_per_sequence) {
+void read_tokens(TokenFile& file, std::int64_t first_token, HostBatch& batch, std::int64_t place,
+                 std::int64_t tokens_per_sequence) {
   const auto length = static_cast<std::size_t>(tokens_per_sequence);
   const std::int64_t at = place * tokens_per_sequence;
-  file.read(index * tokens_per_sequence, {batch.tokens.as<std::int32_t>() + at, length},
+  file.read(first_token, {batch.tokens.as<std::int32_t>() + at, length},
             {batch.targets.as<std::int32_t>() + at, length}, {batch.mask.as<std::uint8_t>() + at, length});
 }
 

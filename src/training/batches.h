@@ -23,8 +23,14 @@ struct HostBatch {
 std::int64_t counted_targets(const HostBatch& batch, std::int64_t sequences,
                              std::int64_t tokens_per_sequence);
 
-// Reads sequence `index` of the data set into place `place` of the batch.
-void read_sequence(TokenFile& file, std::int64_t index, HostBatch& batch, std::int64_t place,
-                   std::int64_t tokens_per_sequence);
+// Reads the sequence whose first token is `first_token` of the stream into place `place` of the batch.
+void read_tokens(TokenFile& file, std::int64_t first_token, HostBatch& batch, std::int64_t place,
+                 std::int64_t tokens_per_sequence);
+
+// The same for sequence `index` of the data set: tokens [index L, index L + L + 1).
+inline void read_sequence(TokenFile& file, std::int64_t index, HostBatch& batch, std::int64_t place,
+                          std::int64_t tokens_per_sequence) {
+  read_tokens(file, index * tokens_per_sequence, batch, place, tokens_per_sequence);
+}
 
 }  // namespace flasheva

@@ -1,0 +1,58 @@
+// flasheva bench step | attention: measured with synthetic tokens, beside the machine's limit.
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+#include "src/commands/bench_attention.h"
+#include "src/commands/bench_step.h"
+#include "src/commands/commands.h"
+#include "src/config/config.h"
+
+namespace flasheva {
+
+namespace {
+
+void add_step(CLI::App& bench) {
+  auto options = std::make_shared<BenchStepOptions>();
+  CLI::App* command = bench.add_subcommand("step", "Training steps of a config's phase");
+  command->add_option("CONFIG", options->config, "YAML file; its data files are not opened")->required();
+  command->add_option("KEY=VALUE", options->overrides, "overrides, e.g. batch.micro=2");
+  command->add_option("--phase", options->phase, "name of the phase; default: the last");
+  command->add_option("--steps", options->steps, "timed steps, after one that is not")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--json", options->json, "also write the figures to this file");
+  options->device.add_to(*command);
+  command->callback([options] { bench_step(*options); });
+}
+
+void add_attention(CLI::App& bench) {
+  auto options = std::make_shared<BenchAttentionOptions>();
+  CLI::App* command = bench.add_subcommand("attention", "Attention alone, forward and backward");
+  command->add_option("--kind", options->kind, "full, sliding or eva")
+      ->check(CLI::IsMember(names_of<AttentionKind>()));
+  command->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
+  command->add_option("--heads", options->heads)->check(CLI::PositiveNumber);
+  command->add_option("--head-dim", options->head_dim)->check(CLI::PositiveNumber);
+  command->add_option("--tokens", options->tokens, "of a sequence")->check(CLI::PositiveNumber);
+  command->add_option("--window", options->window)->check(CLI::PositiveNumber);
+  command->add_option("--chunk", options->chunk)->check(CLI::PositiveNumber);
+  command->add_option("--window-kind", options->window_kind)->check(CLI::IsMember(names_of<WindowKind>()));
+  command->add_option("--precision", options->precision)->check(CLI::IsMember(names_of<Precision>()));
+  command->add_option("--repeats", options->repeats, "timed runs; the median counts")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--json", options->json, "also write the figures to this file");
+  options->device.add_to(*command);
+  command->callback([options] { bench_attention(*options); });
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program) {
+  CLI::App* bench = program.add_subcommand("bench", "Measure speed with synthetic tokens");
+  bench->require_subcommand(1);
+  add_step(*bench);
+  add_attention(*bench);
+}
+
+}  // namespace flasheva

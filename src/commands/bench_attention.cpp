@@ -1,0 +1,129 @@
+#include "src/commands/bench_attention.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "src/commands/figures.h"
+#include "src/config/config.h"
+#include "src/core/error.h"
+#include "src/training/flops.h"
+#include "src/training/gemm_peak.h"
+
+namespace flasheva {
+
+namespace {
+
+// Everything that one core's forward and backward read and write: adapter linear, proposal qk.
+struct Core {
+  Tensor q, k, v, kappa, beta, out, log_sum_exp;
+  Tensor dq, dk, dv, dkappa, dbeta, dout;
+  EvaParameters weights, gradients;
+  AttentionConfig attention;
+  ChunkSummaryConfig summary;
+  bool has_chunks = false;
+
+  void plan(MemoryPlan& plan, const BenchAttentionOptions& options, DType compute);
+  void fill(Ops& ops, Tensor noise);
+  void forward(Ops& ops) const;
+  void backward(Ops& ops) const;
+};
+
+void Core::plan(MemoryPlan& plan, const BenchAttentionOptions& options, DType compute) {
+  attention.visibility = {*parse_name<AttentionKind>(options.kind),
+                          *parse_name<WindowKind>(options.window_kind), ChunkVisibility::outside_window,
+                          options.window, options.chunk};
+  summary.chunk = options.chunk;
+  const std::int64_t B = options.batch, H = options.heads, T = options.tokens, d = options.head_dim;
+  const std::int64_t C = attention.visibility.chunks(T);
+  has_chunks = C > 0;
+  for (Tensor* tensor : {&q, &k, &v, &dq, &dk, &dv}) plan.add(*tensor, "attention", compute, {B, H, T, d});
+  for (Tensor* tensor : {&out, &dout}) plan.add(*tensor, "attention", compute, {B, T, H * d});
+  plan.add(log_sum_exp, "attention", DType::f32, {B, H, T});
+  if (!has_chunks) return;
+  for (Tensor* tensor : {&kappa, &beta, &dkappa, &dbeta})
+    plan.add(*tensor, "attention", compute, {B, H, C, d});
+  for (Tensor* tensor : {&weights.key_weight, &weights.query_weight})
+    plan.add(*tensor, "attention", compute, {d, d});
+  for (Tensor* tensor : {&weights.key_bias, &weights.query_bias})
+    plan.add(*tensor, "attention", compute, {d});
+  for (Tensor* tensor : {&gradients.key_weight, &gradients.query_weight})
+    plan.add(*tensor, "attention", DType::f32, {d, d});
+  for (Tensor* tensor : {&gradients.key_bias, &gradients.query_bias})
+    plan.add(*tensor, "attention", DType::f32, {d});
+}
+
+void Core::fill(Ops& ops, Tensor noise) {
+  std::uint32_t stream = 0;
+  for (Tensor tensor : {q, k, v, dout, weights.key_weight, weights.query_weight}) {
+    if (!tensor) continue;
+    const Tensor values = shaped(noise, tensor.shape);
+    ops.fill_normal(values,
+                    tensor.shape.rank() == 2 ? 1 / std::sqrt(static_cast<double>(tensor.dim(1))) : 1.0, 1,
+                    stream++);
+    ops.cast(tensor, values);
+  }
+}
+
+void Core::forward(Ops& ops) const {
+  if (has_chunks) ops.chunk_summary_forward(kappa, beta, q, k, v, weights, summary);
+  ops.attention_forward(out, log_sum_exp, q, k, v, kappa, beta, {}, attention);
+}
+
+void Core::backward(Ops& ops) const {
+  ops.attention_backward(dq, dk, dv, dkappa, dbeta, {}, dout, out, log_sum_exp, q, k, v, kappa, beta, {},
+                         attention);
+  if (has_chunks) ops.chunk_summary_backward(dq, dk, dv, gradients, dkappa, dbeta, q, k, v, weights, summary);
+}
+
+double median_milliseconds(int repeats, const std::function<void()>& work) {
+  work();
+  std::vector<double> times;
+  for (int i = 0; i < repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    times.push_back(
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+  }
+  return median(times);
+}
+
+}  // namespace
+
+void bench_attention(const BenchAttentionOptions& options) {
+  if (options.kind == "eva" && options.window % options.chunk != 0)
+    fail(ExitCode::usage, "--window {} is not a multiple of --chunk {}", options.window, options.chunk);
+  const DType compute =
+      *parse_name<Precision>(options.precision) == Precision::bf16 ? DType::bf16 : DType::f32;
+  const auto ops = options.device.make_ops();
+
+  Core core;
+  Tensor noise;
+  MemoryPlan plan;
+  core.plan(plan, options, compute);
+  plan.add(noise, "attention", DType::f32,
+           {std::max(options.batch * options.heads * options.tokens, options.head_dim) * options.head_dim});
+  Buffer memory(plan.bytes());
+  memory.bind(plan);
+  core.fill(*ops, noise);
+
+  const double forward = median_milliseconds(options.repeats, [&] { core.forward(*ops); });
+  const double backward = median_milliseconds(options.repeats, [&] { core.backward(*ops); });
+  const double flops = 3.5 * 4 * static_cast<double>(options.batch * options.heads * options.head_dim) *
+                       static_cast<double>(visible_pairs(core.attention.visibility, options.tokens));
+  const double speed = flops / ((forward + backward) * 1e-3);
+  const double peak = measure_gemm_peak(*ops, compute, {{2048, 2048, 2048}}, 0.3);
+  print_figures({{"kind", options.kind},
+                 {"precision", options.precision},
+                 {"milliseconds_forward", forward},
+                 {"milliseconds_backward", backward},
+                 {"flops_per_second", speed},
+                 {"gemm_peak_flops_per_second", peak},
+                 {"share_of_peak", speed / peak}},
+                options.json);
+}
+
+}  // namespace flasheva

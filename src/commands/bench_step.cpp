@@ -1,0 +1,89 @@
+#include "src/commands/bench_step.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "src/commands/figures.h"
+#include "src/core/error.h"
+#include "src/model/initialize.h"
+#include "src/training/flops.h"
+#include "src/training/gemm_peak.h"
+#include "src/training/recipe.h"
+#include "src/training/trainer.h"
+
+namespace flasheva {
+
+namespace {
+
+const PhaseConfig& find_phase(const Config& config, const std::string& name) {
+  if (name.empty()) return config.phases.back();
+  for (const PhaseConfig& phase : config.phases)
+    if (phase.name == name) return phase;
+  fail(ExitCode::usage, "--phase {}: the config has no phase of that name", name);
+}
+
+void fill_with_synthetic_tokens(HostBatch& batch, std::int64_t vocab_size) {
+  std::uint32_t state = 1;
+  const auto next = [&] {
+    return static_cast<std::int32_t>((state = state * 1664525u + 1013904223u) >> 8) % vocab_size;
+  };
+  for (std::int64_t i = 0; i < batch.tokens.size(); ++i) {
+    batch.tokens.as<std::int32_t>()[i] = static_cast<std::int32_t>(next());
+    batch.targets.as<std::int32_t>()[i] = static_cast<std::int32_t>(next());
+    batch.mask.as<std::uint8_t>()[i] = 1;
+  }
+}
+
+// The products of a step with the most work, and a large cube.
+std::vector<GemmShape> shapes_of(const ModelConfig& model, std::int64_t rows) {
+  const std::int64_t D = model.hidden_size, I = model.intermediate_size;
+  return {{rows, 3 * D, D},
+          {rows, I, D},
+          {rows, D, I},
+          {std::min<std::int64_t>(rows, 512), model.vocab_size, D},
+          {4096, 4096, 4096}};
+}
+
+}  // namespace
+
+void bench_step(const BenchStepOptions& options) {
+  const Config config = load_config(options.config, options.overrides);
+  const ModelConfig model = resolve_model(config);
+  const PhaseConfig& phase = find_phase(config, options.phase);
+  const auto ops = options.device.make_ops(to_string(config.run.device));
+  const auto communicator = make_single_communicator();
+
+  Trainer trainer(config, model, *ops, *communicator);
+  initialize_from_scratch(trainer.parameters(), model, *ops, config.run.seed);
+  trainer.begin_phase(phase);
+  fill_with_synthetic_tokens(trainer.batch(), model.vocab_size);
+
+  Progress progress;
+  std::vector<double> seconds;
+  for (int i = 0; i <= options.steps; ++i, ++progress.step) {
+    const auto start = std::chrono::steady_clock::now();
+    trainer.step_on_batch(progress);
+    if (i > 0)
+      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  const double step_seconds = median(seconds);
+
+  const std::int64_t S = config.batch.sequences, T = config.data.sequence_length;
+  const DType compute = phase.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const double peak =
+      measure_gemm_peak(*ops, compute, shapes_of(model, std::min(config.batch.micro, S) * T), 0.5);
+  const double speed = step_flops(model, trainer.parameters(), S, T) / step_seconds;
+  print_figures({{"phase", phase.name},
+                 {"precision", to_string(phase.precision)},
+                 {"seconds_per_step", step_seconds},
+                 {"tokens_per_second", static_cast<double>(S * T) / step_seconds},
+                 {"model_flops_per_second", speed},
+                 {"gemm_peak_flops_per_second", peak},
+                 {"share_of_peak", speed / peak}},
+                options.json);
+}
+
+}  // namespace flasheva

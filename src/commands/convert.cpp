@@ -1,0 +1,136 @@
+// flasheva convert SRC DST: writes a Hugging Face folder, with another attention where flags ask for it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/commands/commands.h"
+#include "src/config/config.h"
+#include "src/core/error.h"
+#include "src/io/model_folder.h"
+#include "src/model/initialize.h"
+
+namespace flasheva {
+
+namespace {
+
+// A flag and the key of model.attention that it sets.
+struct AttentionFlag {
+  const char* flag;
+  const char* key;
+  const char* description;
+};
+constexpr AttentionFlag attention_flags[] = {
+    {"--attention", "default", "full, sliding or eva: the kind of every layer"},
+    {"--window", "window", "W, tokens attended exactly"},
+    {"--chunk", "chunk", "P, tokens a summary stands for"},
+    {"--window-kind", "window_kind", "block or sliding"},
+    {"--chunk-visibility", "chunk_visibility", "outside_window or all_past"},
+    {"--adapter", "adapter", "none, linear, linear_layernorm or learned"},
+    {"--proposal", "proposal", "qk, k or zero"},
+    {"--chunk-bias", "chunk_bias", "none, log_chunk or learned"},
+};
+
+struct Options {
+  std::string source, destination, dtype;
+  std::vector<std::string> attention = std::vector<std::string>(std::size(attention_flags));
+  std::vector<std::string> layers;  // 0=full, or "3={kind: eva, window: 128}"
+  std::string noise_clip;
+};
+
+// The flags as the YAML of model.attention; nothing where none was given.
+std::optional<AttentionSettings> settings_of(const Options& options) {
+  std::string yaml;
+  for (std::size_t i = 0; i < std::size(attention_flags); ++i)
+    if (!options.attention[i].empty())
+      yaml += fmt::format("{}: {}\n", attention_flags[i].key, options.attention[i]);
+  if (!options.layers.empty()) yaml += "layers:\n";
+  for (const std::string& layer : options.layers) {
+    const std::size_t equals = layer.find('=');
+    if (equals == std::string::npos)
+      fail(ExitCode::usage, "--layers {}: write LAYER=KIND, such as 0=full", layer);
+    yaml += fmt::format("  {}: {}\n", layer.substr(0, equals), layer.substr(equals + 1));
+  }
+  if (!options.noise_clip.empty()) yaml += fmt::format("noise: {{clip: {}}}\n", options.noise_clip);
+  if (yaml.empty()) return std::nullopt;
+  return parse_attention_settings(yaml, "convert");
+}
+
+std::optional<StoredType> type_named(const std::string& dtype) {
+  if (dtype == "float32") return StoredType::F32;
+  if (dtype == "float16") return StoredType::F16;
+  if (dtype == "bfloat16") return StoredType::BF16;
+  return std::nullopt;
+}
+
+bool is_floating(StoredType type) {
+  return type == StoredType::F32 || type == StoredType::F16 || type == StoredType::BF16 ||
+         type == StoredType::F64;
+}
+
+// The tensors to write, and the memory of those that had to be made.
+struct Converted {
+  std::vector<std::pair<std::string, StoredTensor>> tensors;
+  std::vector<std::unique_ptr<std::vector<std::byte>>> owned;
+};
+
+Converted convert_tensors(const SafetensorsReader& file, const ParameterTable& parameters,
+                          const std::vector<std::string>& started, std::optional<StoredType> type) {
+  Converted out;
+  const StoredType usual = file.at("gpt_neox.embed_in.weight").dtype;
+  for (const Parameter& parameter : parameters.all()) {
+    const bool anew = std::find(started.begin(), started.end(), parameter.name) != started.end();
+    StoredTensor tensor = anew ? stored(parameter.master) : file.at(parameter.name);
+    const StoredType wanted = type                                                     ? *type
+                              : anew && is_floating(usual) && usual != StoredType::F64 ? usual
+                                                                                       : tensor.dtype;
+    if (tensor.dtype != wanted) {
+      out.owned.push_back(std::make_unique<std::vector<std::byte>>(convert_elements(tensor, wanted)));
+      tensor.dtype = wanted;
+      tensor.data = *out.owned.back();
+    }
+    out.tensors.emplace_back(parameter.name, tensor);
+  }
+  return out;
+}
+
+void run(const Options& options) {
+  const ModelConfig before = read_model_config(options.source);
+  ModelConfig config = before;
+  if (const auto settings = settings_of(options)) apply_attention(config, *settings, "convert");
+
+  ParameterTable parameters(config);
+  MemoryPlan plan;
+  parameters.plan_masters(plan, DType::f32);
+  Buffer memory(plan.bytes());
+  memory.bind(plan);
+  const SwapReport report = load_parameters(parameters, config, before, options.source);
+
+  const SafetensorsReader file{std::filesystem::path(options.source)};
+  const Converted converted = convert_tensors(file, parameters, report.started, type_named(options.dtype));
+  write_model_folder(options.destination, config, converted.tensors, options.source);
+  fmt::print("{}: {} tensors, {} new, {} dropped\n", options.destination, converted.tensors.size(),
+             report.started.size(), report.dropped.size());
+}
+
+}  // namespace
+
+void add_convert(CLI::App& program) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      program.add_subcommand("convert", "Write a Hugging Face folder, with other attention if asked");
+  command->add_option("SRC", options->source, "model or checkpoint folder")->required();
+  command->add_option("DST", options->destination, "folder to write")->required();
+  for (std::size_t i = 0; i < std::size(attention_flags); ++i)
+    command->add_option(attention_flags[i].flag, options->attention[i], attention_flags[i].description);
+  command->add_option("--layers", options->layers, "LAYER=KIND, or LAYER={kind: eva, window: 128}; several");
+  command->add_option("--noise-clip", options->noise_clip, "bound on each component of the noise");
+  command->add_option("--dtype", options->dtype, "float32, float16 or bfloat16; default: as stored")
+      ->check(CLI::IsMember({"float32", "float16", "bfloat16"}));
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace flasheva

@@ -1,0 +1,22 @@
+// --device and --threads, which every command that computes takes.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "kernels/ops.h"
+
+namespace flasheva {
+
+struct DeviceOptions {
+  std::string device = "auto";
+  int threads = 0;
+
+  void add_to(CLI::App& command);
+  // Error{usage} for a device that this build or machine does not have. `configured`: what run.device says;
+  // the flag, where given, comes first.
+  std::unique_ptr<Ops> make_ops(const std::string& configured = "auto") const;
+};
+
+}  // namespace flasheva

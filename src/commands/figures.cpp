@@ -1,0 +1,24 @@
+#include "src/commands/figures.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "src/core/file.h"
+
+namespace flasheva {
+
+void print_figures(const nlohmann::ordered_json& figures, const std::string& json_path) {
+  for (const auto& [key, value] : figures.items())
+    fmt::print("{:<28} {}\n", key,
+               value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
+  if (!json_path.empty()) write_file_atomically(json_path, figures.dump(1) + "\n");
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+}  // namespace flasheva

@@ -1,0 +1,45 @@
+// flasheva train CONFIG [key=value ...]
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "src/commands/commands.h"
+#include "src/commands/device_options.h"
+#include "src/config/config.h"
+#include "src/core/error.h"
+#include "src/distributed/communicator.h"
+#include "src/training/recipe.h"
+
+namespace flasheva {
+
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool fresh = false;
+  DeviceOptions device;
+};
+
+void run(const Options& options) {
+  const Config config = load_config(options.config, options.overrides);
+  const auto ops = options.device.make_ops(to_string(config.run.device));
+  const auto communicator = make_single_communicator();
+  if (train(config, *ops, *communicator, options.fresh) == TrainOutcome::preempted)
+    fail(ExitCode::preempted, "stopped by a signal, checkpoint saved; the same command goes on from there");
+}
+
+}  // namespace
+
+void add_train(CLI::App& program) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = program.add_subcommand("train", "Run the phases of a config; goes on where it stopped");
+  command->add_option("CONFIG", options->config, "YAML file")->required();
+  command->add_option("KEY=VALUE", options->overrides, "overrides, e.g. phases.0.steps=100");
+  command->add_flag("--fresh", options->fresh,
+                    "start anew; an earlier run in the output folder is moved aside");
+  options->device.add_to(*command);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace flasheva
