@@ -1,0 +1,192 @@
+"""PyTorch's side of the comparison: training steps and attentions as a careful user would run them.
+
+Every row runs in several variants, and the fastest counts:
+    eager | compiled            torch.compile of forward and loss (of the attention alone in attention rows)
+    unfused                     compiled without horizontal fusion, which fails in bfloat16 on some machines
+    bf16: autocast | weights    float32 weights under autocast, or bfloat16 weights with float32 masters
+    FlashEVA: loop | batched    a loop over query blocks with SDPA, or all windows in one batched product
+"""
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from rows import AttentionRow
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "io"))
+from huggingface import configuration_flasheva_gpt_neox as configuration  # noqa: E402
+from huggingface import modeling_flasheva_gpt_neox as modeling  # noqa: E402
+
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+# --- FlashEVA, all windows at once -------------------------------------------------------------------
+
+
+def batched_block_attention(q, k, v, kind: str, eva: dict, summary):
+    """Block window, chunks outside it, T a multiple of W: q, k, v (B, H, T, d) -> (B, H, T, d)."""
+    W, T, s = eva["window"], q.shape[2], q.shape[-1] ** -0.5
+    windows = T // W
+    kappa, beta = (x.to(q.dtype) for x in summary(q, k, v))
+    q_w, k_w, v_w = (x.unflatten(2, (windows, W)) for x in (q, k, v))  # (B, H, windows, W, d)
+    n, w = torch.arange(W, device=q.device), torch.arange(windows, device=q.device)
+    future = n > n[:, None]  # (W, W)
+    unseen = torch.arange(kappa.shape[2], device=q.device) >= w[:, None, None] * (W // eva["chunk"])
+    exact = (q_w @ k_w.mT * s).masked_fill(future, -math.inf)
+    coarse = ((q * s) @ kappa.mT).unflatten(2, (windows, W)).masked_fill(unseen, -math.inf)
+    weights = torch.softmax(torch.cat([exact, coarse], -1), -1, dtype=torch.float32).to(q.dtype)
+    far = weights[..., W:].flatten(2, 3) @ beta
+    return (weights[..., :W] @ v_w).flatten(2, 3) + far
+
+
+FORMULATIONS = {"loop": modeling.windowed_attention, "batched": batched_block_attention}
+
+
+# --- variants ------------------------------------------------------------------------------------------
+
+
+COMPILE_OPTIONS = {"compiled": {}, "unfused": {"cpp.max_horizontal_fusion_size": 1}}
+
+
+def compiled(function, execution: str):
+    """The function as `execution` says: eager, compiled or unfused."""
+    if execution == "eager":
+        return function
+    return torch.compile(function, dynamic=False, options=COMPILE_OPTIONS[execution])
+
+
+class Step:
+    """A training step: forward, backward, clipping, fused AdamW. Calling it runs one."""
+
+    def __init__(self, config: dict, execution: str, storage: str, formulation: str):
+        torch.manual_seed(0)
+        self.windowed_attention = FORMULATIONS.get(formulation)
+        architecture, self.B, self.T = config["model"]["architecture"], *batch_shape(config)
+        attention = config["model"]["attention"]
+        if attention["default"] == "full":
+            model = GPTNeoXForCausalLM(GPTNeoXConfig(**architecture, use_cache=False))
+        else:
+            eva = {key: attention[key] for key in configuration.EVA_DEFAULTS if key in attention}
+            eva_config = configuration.FlashEvaGPTNeoXConfig(**architecture, eva=eva | {"noise_clip": 0.0})
+            model = modeling.FlashEvaGPTNeoXForCausalLM(eva_config)
+        self.model = model.train()
+        self.masters = None
+        if storage == "weights":
+            self.masters = [p.detach().clone().requires_grad_() for p in model.parameters()]
+            self.model.bfloat16()
+        self.autocast = storage == "autocast"
+        self.optimizer = torch.optim.AdamW(self.optimized(), lr=1e-4, betas=(0.9, 0.95), fused=True)
+        tokens = torch.randint(0, architecture["vocab_size"], (2, self.B, self.T))
+        self.tokens, self.targets = tokens[0], tokens[1].flatten()
+        self.loss = compiled(self.plain_loss, execution)
+
+    def optimized(self) -> list:
+        return self.masters or list(self.model.parameters())
+
+    def plain_loss(self, tokens, targets):
+        return F.cross_entropy(self.model(tokens).logits.flatten(0, 1).float(), targets)
+
+    def __call__(self) -> None:
+        modeling.windowed_attention = self.windowed_attention  # torch.compile guards on it
+        self.model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            loss = self.loss(self.tokens, self.targets)
+        loss.backward()
+        parameters = list(self.model.parameters())
+        if self.masters:
+            for master, parameter in zip(self.masters, parameters):
+                master.grad = parameter.grad.float()
+        torch.nn.utils.clip_grad_norm_(self.optimized(), 1.0, foreach=True)
+        self.optimizer.step()
+        if self.masters:
+            torch._foreach_copy_([p.data for p in parameters], [m.data for m in self.masters])
+
+
+class Attention:
+    """Attention alone, forward and backward to q, k, v and the EVA parameters. Calling it runs both."""
+
+    def __init__(self, row: AttentionRow, precision: str, execution: str, formulation: str):
+        torch.manual_seed(0)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        shape = (row.batch, row.heads, row.tokens, row.head_dim)
+        self.inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for _ in "qkv"]
+        self.dout = torch.randn(shape, dtype=dtype)
+        if row.kind == "full":
+
+            def attend(q, k, v):
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        else:
+            eva = configuration.EVA_DEFAULTS | {"window": row.window, "chunk": row.chunk, "noise_clip": 0.0}
+            summary = modeling.ChunkSummary(eva, row.heads, row.head_dim).to(dtype)
+            self.inputs += summary.parameters()
+
+            def attend(q, k, v):
+                return FORMULATIONS[formulation](q, k, v, "eva", eva, summary)
+
+        self.attend = compiled(attend, execution)
+
+    def __call__(self) -> None:
+        out = self.attend(*self.inputs[:3])
+        torch.autograd.grad(out, self.inputs, self.dout)
+
+
+def batch_shape(config: dict) -> tuple:
+    return config["batch"]["sequences"], config["data"]["sequence_length"]
+
+
+def step_variants(config: dict, precision: str) -> dict:
+    """{name: arguments of Step}."""
+    storages = ("autocast", "weights") if precision == "bf16" else ("",)
+    formulations = ("",) if config["model"]["attention"]["default"] == "full" else tuple(FORMULATIONS)
+    return {
+        " ".join(filter(None, (execution, storage, formulation))): (execution, storage, formulation)
+        for execution in ("eager", "compiled", "unfused")
+        for storage in storages
+        for formulation in formulations
+        if execution != "unfused" or storage == "weights"
+    }
+
+
+def attention_variants(row: AttentionRow) -> dict:
+    """{name: arguments of Attention}."""
+    formulations = ("",) if row.kind == "full" else tuple(FORMULATIONS)
+    return {
+        " ".join(filter(None, (execution, formulation))): (execution, formulation)
+        for execution in ("eager", "compiled")
+        for formulation in formulations
+    }
+
+
+# --- measurement ---------------------------------------------------------------------------------------
+
+
+def seconds(work, repeats: int) -> float:
+    """The median of `repeats` runs."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def gemm_peak(shapes: list, precision: str, limit_s: float = 0.5) -> float:
+    """FLOP/s of the fastest of these products (rows, outputs, inputs), each run for `limit_s` seconds."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    for rows, outputs, inputs in shapes:
+        x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+        end = time.perf_counter() + limit_s
+        while True:
+            duration = seconds(lambda: F.linear(x, weight), 1)
+            best = max(best, 2 * rows * outputs * inputs / duration)
+            if time.perf_counter() > end:
+                break
+    return best
