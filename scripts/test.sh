@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Builds and runs every test: the release build, formatting, the same tests under the address and undefined
+# behaviour sanitizers, and the fuzz targets for 60 s each.
+#
+#     scripts/test.sh          about 20 minutes on 2 cores, the first build included
+#     scripts/test.sh --long   fuzzes each target for 20 minutes
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fuzz_seconds=60
+[[ ${1:-} == --long ]] && fuzz_seconds=1200
+
+part() {  # NAME COMMAND...: runs it and says how long it took
+  local name=$1 start=$SECONDS
+  shift
+  echo "== $name"
+  "$@"
+  echo "== $name: $((SECONDS - start)) s"
+}
+
+check_format() {
+  git ls-files '*.h' '*.cpp' '*.cu' | xargs .venv/bin/clang-format --dry-run -Werror
+}
+
+run_tests() {  # PRESET: as many tests at once as there are cores, each on one thread
+  OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} ctest --preset "$1" --parallel "$(nproc)" --output-on-failure --progress --quiet \
+    --output-log "build/$1-tests.log" || { tail -n 100 "build/$1-tests.log" >&2; exit 1; }
+  grep -E 'tests passed|Total Test time|skipped|Skipped' "build/$1-tests.log" || true
+}
+
+fuzz() {  # NAME
+  local found=build/fuzz/found-$1 inputs=build/fuzz/inputs-$1
+  mkdir -p "$found" "$inputs"
+  build/fuzz/tests/fuzz/fuzz_"$1" -max_total_time="$fuzz_seconds" -max_len=4096 -artifact_prefix="$found/" \
+    -print_final_stats=1 "$inputs" "tests/fuzz/corpus/$1" >"build/fuzz/$1.log" 2>&1 ||
+    { tail -n 40 "build/fuzz/$1.log" >&2; exit 1; }
+  echo "fuzz_$1: $(grep -oE 'number_of_executed_units: *[0-9]+' "build/fuzz/$1.log" | grep -oE '[0-9]+') inputs, no finding"
+}
+
+part "build release" scripts/build.sh release
+part "format" check_format
+part "tests" run_tests release
+part "build with sanitizers" scripts/build.sh asan
+part "tests with sanitizers" run_tests asan
+part "build fuzz targets" scripts/build.sh fuzz
+for target in safetensors config tokenizer; do part "fuzz $target" fuzz "$target"; done
