@@ -469,6 +469,8 @@ TEST_F(MalformedTokenFile, IdsBeyondTheVocabulary) {
   expect_refused("token 256 at place 1");
   write({.token_type = H5T_STD_U32LE, .tokens = {1, 2, 3, 0xffffffffu}});
   expect_refused("token 4294967295 at place 3");
+  write({.tokens = {1, 2, 3, 256}});  // the first that is not below
+  expect_refused("token 256 at place 3");
 }
 
 TEST_F(MalformedTokenFile, LossMask) {
