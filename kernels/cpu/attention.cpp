@@ -138,7 +138,7 @@ void attend(const ForwardScratch<R>& scratch, const Seen<R>& seen, const QueryBl
       R* s = scratch.weights;
       R* out = scratch.out + p * row;
       multiply<R>(Store::overwrite, s, panel<R>, {scratch.keys + keys.begin * row, row, 1},
-                  scratch.queries_t + p * d, panel<R>, keys.count(), panel<R>, d);
+                  scratch.queries_t + p * width, panel<R>, keys.count(), panel<R>, d);
       mask(s, panel<R>, seen, p, keys);
       softmax_step(s, keys.count(), bias, scratch.max + p, scratch.sum + p, out, d);
       multiply<R>(Store::accumulate, out, row, {s, 1, panel<R>}, scratch.values + keys.begin * row, row,
@@ -254,10 +254,10 @@ R backward_panel(const BackwardScratch<R>& scratch, const Seen<R>& seen, std::in
   R* s = scratch.weights + (keys.begin - begin) * query_block + p;
   R* dp = scratch.dlogits + (keys.begin - begin) * query_block + p;
   const R* keys_seen = scratch.keys + keys.begin * row;
-  multiply<R>(Store::overwrite, s, query_block, {keys_seen, row, 1}, scratch.queries_t + p * d, panel<R>,
+  multiply<R>(Store::overwrite, s, query_block, {keys_seen, row, 1}, scratch.queries_t + p * width, panel<R>,
               keys.count(), panel<R>, d);
   multiply<R>(Store::overwrite, dp, query_block, {scratch.values + keys.begin * row, row, 1},
-              scratch.dout_t + p * d, panel<R>, keys.count(), panel<R>, d);
+              scratch.dout_t + p * width, panel<R>, keys.count(), panel<R>, d);
   mask(s, query_block, seen, p, keys);
   const R sum =
       weights_and_dlogits(s, dp, keys.count(), bias, scratch.log_sum_exp + p, scratch.dout_dot_out + p);
@@ -317,12 +317,10 @@ R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<R>& scrat
   gather_queries(scratch.dout, head.dout, out_row, block, d, R(1));
   transpose_panels(scratch.queries_t, scratch.queries, block.padded, d);
   transpose_panels(scratch.dout_t, scratch.dout, block.padded, d);
+  gather_queries(scratch.dqueries, head.out, out_row, block, d,
+                 R(1));  // holds the output until it is overwritten
   for (std::int64_t i = 0; i < block.padded; ++i) {
-    R dot = 0;
-    if (i < block.count)
-      for (std::int64_t k = 0; k < d; ++k)
-        dot += scratch.dout[i * row + k] * static_cast<R>(head.out[(begin + i) * out_row + k]);
-    scratch.dout_dot_out[i] = dot;
+    scratch.dout_dot_out[i] = dot(scratch.dout + i * row, scratch.dqueries + i * row, padded_width<R>(d));
     scratch.log_sum_exp[i] = i < block.count ? head.log_sum_exp[begin + i] * log2_e<R> : R(0);
   }
   std::fill(scratch.dqueries, scratch.dqueries + block.padded * row, R(0));

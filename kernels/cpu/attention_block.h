@@ -19,7 +19,7 @@ namespace flasheva::attention {
 
 using namespace padded;
 
-inline constexpr std::int64_t query_block = 64;
+inline constexpr std::int64_t query_block = 128;
 inline constexpr std::int64_t key_block = 64;
 static_assert(query_block % panel<float> == 0 && query_block % panel<double> == 0);
 
@@ -29,14 +29,20 @@ struct Sizes {
   std::int64_t keys() const { return T + C; }
 };
 
-// out: one panel of queries after the other, each (d, panel), of in (rows, d padded); rows is a multiple of
-// panel.
+// out: one panel of queries after the other, each (d padded, panel), of in (rows, d padded); rows is a
+// multiple of the panel.
 template <class R>
 void transpose_panels(R* out, const R* in, std::int64_t rows, std::int64_t d) {
-  const std::int64_t in_row = row_stride<R>(d);
-  for (std::int64_t p = 0; p < rows; p += panel<R>)
-    for (std::int64_t k = 0; k < d; ++k)
-      for (int i = 0; i < panel<R>; ++i) *out++ = in[(p + i) * in_row + k];
+  constexpr int lanes = simd::lanes<R>;
+  const std::int64_t in_row = row_stride<R>(d), width = padded_width<R>(d);
+  for (std::int64_t i = 0; i < rows; i += lanes)
+    for (std::int64_t k = 0; k < width; k += lanes) {
+      simd::Vector<R> square[lanes];
+      for (int j = 0; j < lanes; ++j) square[j] = simd::load(in + (i + j) * in_row + k);
+      simd::transpose<R>(square);
+      R* corner = out + i / panel<R> * panel<R> * width + k * panel<R> + i % panel<R>;
+      for (int j = 0; j < lanes; ++j) simd::store(corner + j * panel<R>, square[j]);
+    }
 }
 
 // --- what a block of queries sees

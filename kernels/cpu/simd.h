@@ -12,6 +12,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/bf16.h"
 
@@ -131,20 +132,59 @@ inline Doubles fma(Doubles a, Doubles b, Doubles c) { return a * b + c; }
 inline Floats max(Floats a, Floats b) { return a > b ? a : b; }
 inline Doubles max(Doubles a, Doubles b) { return a > b ? a : b; }
 
-// Over the lanes, pairwise: the same order on every call.
-template <class V>
-inline auto sum(V v) {
-  constexpr int n = vector_bytes / static_cast<int>(sizeof(v[0]));
-  for (int half = n / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) v[i] += v[i + half];
-  return v[0];
+namespace detail {
+
+// Lane i takes lane i ^ distance.
+template <int distance, class V, int... i>
+inline V swap_lanes(V v, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(v, v, (i ^ distance)...);
 }
-template <class V>
-inline auto maximum(V v) {
-  constexpr int n = vector_bytes / static_cast<int>(sizeof(v[0]));
-  auto largest = v[0];
-  for (int i = 1; i < n; ++i) largest = v[i] > largest ? v[i] : largest;
-  return largest;
+
+template <int distance, class V, class Combine>
+inline auto reduce(V v, const Combine& combine) {
+  if constexpr (distance == 0) {
+    return v[0];
+  } else {
+    constexpr int n = vector_bytes / static_cast<int>(sizeof(v[0]));
+    return reduce<distance / 2>(combine(v, swap_lanes<distance>(v, std::make_integer_sequence<int, n>{})),
+                                combine);
+  }
+}
+
+// Exchanges the off-diagonal quarters of every square of 2 distance x 2 distance that the two rows cross.
+template <int distance, class V, int... i>
+inline void exchange(V& upper, V& lower, std::integer_sequence<int, i...>) {
+  constexpr int n = sizeof...(i);
+  const V above = __builtin_shufflevector(upper, lower, (i & distance ? n + i - distance : i)...);
+  lower = __builtin_shufflevector(upper, lower, (i & distance ? n + i : i + distance)...);
+  upper = above;
+}
+
+}  // namespace detail
+
+// Over the lanes, in the same order on every call.
+inline float sum(Floats v) {
+  return detail::reduce<lanes<float> / 2>(v, [](Floats a, Floats b) { return a + b; });
+}
+inline double sum(Doubles v) {
+  return detail::reduce<lanes<double> / 2>(v, [](Doubles a, Doubles b) { return a + b; });
+}
+inline float maximum(Floats v) {
+  return detail::reduce<lanes<float> / 2>(v, [](Floats a, Floats b) { return max(a, b); });
+}
+inline double maximum(Doubles v) {
+  return detail::reduce<lanes<double> / 2>(v, [](Doubles a, Doubles b) { return max(a, b); });
+}
+
+// The transpose of the square of lanes<T> rows.
+template <class T, int distance = lanes<T> / 2>
+inline void transpose(Vector<T>* rows) {
+  if constexpr (distance > 0) {
+    for (int i = 0; i < lanes<T>; ++i)
+      if ((i & distance) == 0)
+        detail::exchange<distance>(rows[i], rows[i + distance], std::make_integer_sequence<int, lanes<T>>{});
+    transpose<T, distance / 2>(rows);
+  }
 }
 
 // --- exponential ------------------------------------------------------------------------------------------
