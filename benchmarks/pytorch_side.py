@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "io"))
 from huggingface import configuration_flasheva_gpt_neox as configuration  # noqa: E402
 from huggingface import modeling_flasheva_gpt_neox as modeling  # noqa: E402
 
+ENOUGH_S = 20
 THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
@@ -168,9 +169,9 @@ def attention_variants(row: AttentionRow) -> dict:
 
 
 def seconds(work, repeats: int) -> float:
-    """The median of `repeats` runs."""
+    """The median of `repeats` runs; fewer, once they have taken ENOUGH_S."""
     times = []
-    for _ in range(repeats):
+    while len(times) < repeats and sum(times) < ENOUGH_S:
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
