@@ -26,6 +26,8 @@ namespace {
 
 using namespace attention;
 
+constexpr std::int64_t worth_sharing = 16384;  // elements of q from which other threads are woken
+
 template <class R>
 inline constexpr R log2_e = std::numbers::log2e_v<R>;
 template <class R>
@@ -178,7 +180,7 @@ void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tenso
   // Heads are cut, each block of queries to one part, where whole heads would leave threads without work.
   const std::int64_t threads = omp_get_max_threads();
   const std::int64_t parts = std::min(blocks, threads / std::gcd(threads, heads));
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (q.size() >= worth_sharing)
   for (std::int64_t task = 0; task < heads * parts; ++task) {
     const std::int64_t head = task / parts, b = head / sizes.H, h = head % sizes.H;
     const auto scratch = carve_thread_memory<ForwardScratch<R>>(sizes);
@@ -320,7 +322,7 @@ R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<R>& scrat
   gather_queries(scratch.dqueries, head.out, out_row, block, d,
                  R(1));  // holds the output until it is overwritten
   for (std::int64_t i = 0; i < block.padded; ++i) {
-    scratch.dout_dot_out[i] = dot(scratch.dout + i * row, scratch.dqueries + i * row, padded_width<R>(d));
+    scratch.dout_dot_out[i] = dot(scratch.dout + i * row, scratch.dqueries + i * row, d);
     scratch.log_sum_exp[i] = i < block.count ? head.log_sum_exp[begin + i] * log2_e<R> : R(0);
   }
   std::fill(scratch.dqueries, scratch.dqueries + block.padded * row, R(0));
@@ -358,7 +360,7 @@ void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tens
               Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
               Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config, GrowingBuffer& scratch) {
   R* const dbias = scratch.take<R>(sizes.B * sizes.H);  // of each sequence and head
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (q.size() >= worth_sharing)
   for (std::int64_t i = 0; i < sizes.B * sizes.H; ++i) {
     const std::int64_t b = i / sizes.H, h = i % sizes.H;
     const std::int64_t tokens = i * sizes.T * sizes.d, chunks = i * sizes.C * sizes.d;

@@ -25,6 +25,7 @@ namespace {
 using namespace padded;
 
 constexpr std::int64_t chunk_block = 32;
+constexpr std::int64_t worth_sharing = 16384;  // elements of q from which other threads are woken
 
 struct Problem {
   std::int64_t B, H, T, C, P, d;
@@ -160,15 +161,13 @@ template <class R>
 struct SummaryScratch {
   AdapterBlock<R> key, query;  // key.out is kappa
   R* omega;                    // (chunk_block, d)
-  R *k, *v;                    // (P, d) of one chunk
   R* beta;                     // (d)
-  R *pool, *weights;           // (P): softmax(mu . k_m); p
+  R *pool, *weights;           // (P): softmax(mu . k_m), or 1/P of a mean; p
 
   SummaryScratch(Carver& carver, const Problem& problem)
       : key(carver, chunk_block, problem.d), query(carver, chunk_block, problem.d) {
     const std::int64_t row = row_stride<R>(problem.d);
     omega = carver.take<R>(chunk_block * row);
-    for (R** p : {&k, &v}) *p = carver.take<R>(problem.P * row);
     beta = carver.take<R>(row);
     for (R** p : {&pool, &weights}) *p = carver.take<R>(attention::round_up(problem.P, simd::lanes<R>));
   }
@@ -195,11 +194,12 @@ void propose(const SummaryScratch<R>& scratch, const T* q, const T* k, const Sum
              const Problem& problem, const ChunkBlock& block) {
   const std::int64_t d = problem.d, row = row_stride<R>(d), width = padded_width<R>(d),
                      chunk_size = problem.P * d;
+  std::fill(scratch.pool, scratch.pool + problem.P, R(1) / static_cast<R>(problem.P));
   const auto adapt = [&](const AdapterBlock<R>& rows, const T* tokens, const AdapterArrays<R>& arrays,
                          const R* weight_t) {
     R* means = problem.adapted() ? rows.in : rows.out;
     for (std::int64_t c = 0; c < block.count; ++c)
-      mean_of_rows(means + c * row, tokens + c * chunk_size, problem.P, d);
+      combine_rows(means + c * row, scratch.pool, tokens + c * chunk_size, problem.P, d);
     if (problem.adapted()) adapter_forward(rows, arrays, weight_t, problem.layernorm(), block.count, d);
   };
   if (!problem.learned()) adapt(scratch.key, k, parameters.key, parameters.key_weight_t);
@@ -209,35 +209,36 @@ void propose(const SummaryScratch<R>& scratch, const T* q, const T* k, const Sum
     R* omega = scratch.omega + c * row;
     std::fill(omega, omega + width, R(0));
     if (problem.learned()) {
-      add_scaled(omega, R(1), parameters.phi + block.h * row, width);
+      add_scaled(omega, R(1), parameters.phi + block.h * row, d);
     } else if (problem.config.proposal != Proposal::zero) {
-      add_scaled(omega, R(1), scratch.key.out + c * row, width);
-      if (problem.uses_queries()) add_scaled(omega, R(1), scratch.query.out + c * row, width);
+      add_scaled(omega, R(1), scratch.key.out + c * row, d);
+      if (problem.uses_queries()) add_scaled(omega, R(1), scratch.query.out + c * row, d);
     }
     if (problem.config.noise.enabled) add_noise(omega, problem, block, block.first + c);
   }
 }
 
-// weights (P) = softmax of s (omega . k_m - |k_m|^2 / 2) over the rows scratch.k.
-template <class R>
-void weigh(const SummaryScratch<R>& scratch, const R* omega, const Problem& problem) {
-  const std::int64_t row = row_stride<R>(problem.d), width = padded_width<R>(problem.d);
+// weights (P) = softmax of s (omega . k_m - |k_m|^2 / 2) = s (omega - k_m / 2) . k_m over a chunk's rows k
+// (P, d).
+template <class T, class R>
+void weigh(R* weights, const R* omega, const T* k, const Problem& problem) {
   const R scale = 1 / std::sqrt(static_cast<R>(problem.d));
   for (std::int64_t m = 0; m < problem.P; ++m) {
-    const R* key = scratch.k + m * row;
-    scratch.weights[m] = scale * (dot(omega, key, width) - dot(key, key, width) / 2);
+    simd::Vector<R> sum{};
+    for_vectors<R>(problem.d, [&](std::int64_t i, auto part) {
+      const auto key = part.load(k + m * problem.d + i);
+      sum = simd::fma(simd::load(omega + i) - key * R(0.5), key, sum);
+    });
+    weights[m] = scale * simd::sum(sum);
   }
-  softmax(scratch.weights, problem.P);
+  softmax(weights, problem.P);
 }
 
-// Adapter learned: pool (P) = softmax(mu . k_m), kappa (d) = sum of pool_m k_m.
-template <class R>
-void pool_keys(R* kappa, const SummaryScratch<R>& scratch, const R* mu, const Problem& problem) {
-  const std::int64_t row = row_stride<R>(problem.d), width = padded_width<R>(problem.d);
-  for (std::int64_t m = 0; m < problem.P; ++m) scratch.pool[m] = dot(mu, scratch.k + m * row, width);
-  softmax(scratch.pool, problem.P);
-  std::fill(kappa, kappa + width, R(0));
-  for (std::int64_t m = 0; m < problem.P; ++m) add_scaled(kappa, scratch.pool[m], scratch.k + m * row, width);
+// Adapter learned: pool (P) = softmax(mu . k_m).
+template <class T, class R>
+void pool_keys(R* pool, const R* mu, const T* k, const Problem& problem) {
+  for (std::int64_t m = 0; m < problem.P; ++m) pool[m] = dot(mu, k + m * problem.d, problem.d);
+  softmax(pool, problem.P);
 }
 
 // Where a block's rows begin.
@@ -254,17 +255,16 @@ template <class T, class R = Accumulator<T>>
 void forward_block(T* kappa, T* beta, const T* q, const T* k, const T* v,
                    const SummaryParameters<R>& parameters, const Problem& problem, const ChunkBlock& block) {
   const auto scratch = carve_thread_memory<SummaryScratch<R>>(problem);
-  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d), width = padded_width<R>(d);
+  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d);
   propose(scratch, q, k, parameters, problem, block);
   for (std::int64_t c = 0; c < block.count; ++c) {
-    widen_rows(scratch.k, k + c * P * d, d, P, d);
-    widen_rows(scratch.v, v + c * P * d, d, P, d);
-    if (problem.learned())
-      pool_keys(scratch.key.out + c * row, scratch, parameters.mu + block.h * row, problem);
-    weigh(scratch, scratch.omega + c * row, problem);
-    std::fill(scratch.beta, scratch.beta + width, R(0));
-    for (std::int64_t m = 0; m < P; ++m)
-      add_scaled(scratch.beta, scratch.weights[m], scratch.v + m * row, width);
+    const T *keys = k + c * P * d, *values = v + c * P * d;
+    if (problem.learned()) {
+      pool_keys(scratch.pool, parameters.mu + block.h * row, keys, problem);
+      combine_rows(scratch.key.out + c * row, scratch.pool, keys, P, d);
+    }
+    weigh(scratch.weights, scratch.omega + c * row, keys, problem);
+    combine_rows(scratch.beta, scratch.weights, values, P, d);
     narrow_rows(beta + c * d, d, scratch.beta, 1, d);
   }
   narrow_rows(kappa, d, scratch.key.out, block.count, d);
@@ -280,52 +280,48 @@ struct SummaryBackwardScratch : SummaryScratch<R> {
   R *dkappa, *domega;  // (chunk_block, d)
   R *dkbar, *dqbar;    // (chunk_block, d)
   R* dlogits;          // (chunk_block, P)
-  R* rows;             // (P, d): gradients of one chunk's rows on their way out
   R *dbeta, *dpool;    // (d), (P)
 
   SummaryBackwardScratch(Carver& carver, const Problem& problem) : SummaryScratch<R>(carver, problem) {
     const std::int64_t row = row_stride<R>(problem.d);
     for (R** p : {&dkappa, &domega, &dkbar, &dqbar}) *p = carver.take<R>(chunk_block * row);
     dlogits = carver.take<R>(chunk_block * problem.P);
-    rows = carver.take<R>(problem.P * row);
     dbeta = carver.take<R>(row);
     dpool = carver.take<R>(problem.P);
   }
 };
 
-// Of chunk c: dv += ; dlogits and domega =. scratch.k and .v hold the chunk's rows.
+// Of chunk c: dv (P, d) +=; dlogits, times s, and domega =.
 template <class T, class R>
-void backward_value(T* dv, const SummaryBackwardScratch<R>& scratch, const T* dbeta, const Problem& problem,
-                    std::int64_t c) {
-  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d), width = padded_width<R>(d);
+void backward_value(T* dv, const SummaryBackwardScratch<R>& scratch, const T* dbeta, const T* k, const T* v,
+                    const Problem& problem, std::int64_t c) {
+  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d);
   const R scale = 1 / std::sqrt(static_cast<R>(d));
-  R *dlogits = scratch.dlogits + c * P, *domega = scratch.domega + c * row;
+  R* dlogits = scratch.dlogits + c * P;
   widen_rows(scratch.dbeta, dbeta, d, 1, d);
-  weigh(scratch, scratch.omega + c * row, problem);
-  std::fill(scratch.rows, scratch.rows + P * row, R(0));
+  weigh(scratch.weights, scratch.omega + c * row, k, problem);
   for (std::int64_t m = 0; m < P; ++m) {
-    dlogits[m] = dot(scratch.dbeta, scratch.v + m * row, width);
-    add_scaled(scratch.rows + m * row, scratch.weights[m], scratch.dbeta, width);
+    dlogits[m] = dot(scratch.dbeta, v + m * d, d);
+    add_scaled(dv + m * d, scratch.weights[m], scratch.dbeta, d);
   }
-  add_rows(dv, scratch.rows, P, d);
   softmax_backward(dlogits, scratch.weights, P);
-  std::fill(domega, domega + width, R(0));
-  for (std::int64_t m = 0; m < P; ++m) add_scaled(domega, scale * dlogits[m], scratch.k + m * row, width);
+  for (std::int64_t m = 0; m < P; ++m) dlogits[m] *= scale;
+  combine_rows(scratch.domega + c * row, dlogits, k, P, d);
 }
 
 // From dkappa and domega of a block to dkbar and dqbar; gradients +=.
 template <class R>
 void backward_proposal(const SummaryBackwardScratch<R>& scratch, const SummaryArrays<R>& gradients,
                        const SummaryArrays<R>& parameters, const Problem& problem, const ChunkBlock& block) {
-  const std::int64_t d = problem.d, row = row_stride<R>(d), width = padded_width<R>(d);
+  const std::int64_t d = problem.d, row = row_stride<R>(d);
   if (problem.learned()) {
     for (std::int64_t c = 0; c < block.count; ++c)
-      add_scaled(gradients.phi + block.h * row, R(1), scratch.domega + c * row, width);
+      add_scaled(gradients.phi + block.h * row, R(1), scratch.domega + c * row, d);
     return;
   }
   if (problem.config.proposal != Proposal::zero)
     for (std::int64_t c = 0; c < block.count; ++c)
-      add_scaled(scratch.dkappa + c * row, R(1), scratch.domega + c * row, width);
+      add_scaled(scratch.dkappa + c * row, R(1), scratch.domega + c * row, d);
   const auto adapter = [&](R* din, R* dout, const AdapterArrays<R>& gradient, const AdapterBlock<R>& rows,
                            const AdapterArrays<R>& arrays) {
     if (problem.adapted())
@@ -338,47 +334,41 @@ void backward_proposal(const SummaryBackwardScratch<R>& scratch, const SummaryAr
     adapter(scratch.dqbar, scratch.domega, gradients.query, scratch.query, parameters.query);
 }
 
-// Adapter learned: rows (P, d) += what dkappa (d) gives the keys; dmu (d) +=.
-template <class R>
-void pool_keys_backward(const SummaryBackwardScratch<R>& scratch, R* dmu, const R* dkappa, const R* mu,
-                        const Problem& problem) {
-  const std::int64_t row = row_stride<R>(problem.d), width = padded_width<R>(problem.d);
-  for (std::int64_t m = 0; m < problem.P; ++m) {
-    scratch.pool[m] = dot(mu, scratch.k + m * row, width);
-    scratch.dpool[m] = dot(dkappa, scratch.k + m * row, width);
-  }
-  softmax(scratch.pool, problem.P);
-  softmax_backward(scratch.dpool, scratch.pool, problem.P);
-  for (std::int64_t m = 0; m < problem.P; ++m) {
-    add_scaled(scratch.rows + m * row, scratch.pool[m], dkappa, width);
-    add_scaled(scratch.rows + m * row, scratch.dpool[m], mu, width);
-    add_scaled(dmu, scratch.dpool[m], scratch.k + m * row, width);
-  }
+// dk (d) += dlogit (omega - k) + a x + b y, rounded once.
+template <class T, class R>
+void add_key_gradient(T* dk, R dlogit, const R* omega, const T* k, R a, const R* x, R b, const R* y,
+                      std::int64_t d) {
+  using simd::broadcast, simd::fma, simd::load;
+  for_vectors<R>(d, [&](std::int64_t i, auto part) {
+    const auto logit_share = (load(omega + i) - part.load(k + i)) * dlogit;
+    const auto pool_share = fma(broadcast(a), load(x + i), load(y + i) * b);
+    part.store(dk + i, part.load(dk + i) + (logit_share + pool_share));
+  });
 }
 
-// Of chunk c: dk += and dq +=. scratch.k holds the chunk's rows.
+// Of chunk c: dk (P, d) +=, and with adapter learned the gradient of mu +=.
 template <class T, class R>
-void backward_keys(T* dq, T* dk, const SummaryBackwardScratch<R>& scratch, const SummaryArrays<R>& gradients,
-                   const SummaryArrays<R>& parameters, const Problem& problem, std::int64_t h,
+void backward_keys(T* dk, const SummaryBackwardScratch<R>& scratch, const SummaryArrays<R>& gradients,
+                   const T* k, const SummaryArrays<R>& parameters, const Problem& problem, std::int64_t h,
                    std::int64_t c) {
-  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d), width = padded_width<R>(d);
-  const R scale = 1 / std::sqrt(static_cast<R>(d)), share = R(1) / static_cast<R>(P);
-  std::fill(scratch.rows, scratch.rows + P * row, R(0));
-  for (std::int64_t m = 0; m < P; ++m) {
-    const R dlogit = scale * scratch.dlogits[c * P + m];
-    add_scaled(scratch.rows + m * row, dlogit, scratch.omega + c * row, width);
-    add_scaled(scratch.rows + m * row, -dlogit, scratch.k + m * row, width);
-    if (!problem.learned()) add_scaled(scratch.rows + m * row, share, scratch.dkbar + c * row, width);
+  const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d);
+  const R *dlogits = scratch.dlogits + c * P, *omega = scratch.omega + c * row;
+  if (!problem.learned()) {
+    const R* dkbar = scratch.dkbar + c * row;
+    for (std::int64_t m = 0; m < P; ++m)
+      add_key_gradient(dk + m * d, dlogits[m], omega, k + m * d, R(1) / static_cast<R>(P), dkbar, R(0), dkbar,
+                       d);
+    return;
   }
-  if (problem.learned())
-    pool_keys_backward(scratch, gradients.mu + h * row, scratch.dkappa + c * row, parameters.mu + h * row,
-                       problem);
-  add_rows(dk, scratch.rows, P, d);
-  if (!problem.uses_queries()) return;
-  std::fill(scratch.rows, scratch.rows + P * row, R(0));
+  const R *mu = parameters.mu + h * row, *dkappa = scratch.dkappa + c * row;
+  pool_keys(scratch.pool, mu, k, problem);
+  for (std::int64_t m = 0; m < P; ++m) scratch.dpool[m] = dot(dkappa, k + m * d, d);
+  softmax_backward(scratch.dpool, scratch.pool, P);
+  combine_rows(scratch.dbeta, scratch.dpool, k, P, d);
+  add_scaled(gradients.mu + h * row, R(1), scratch.dbeta, d);
   for (std::int64_t m = 0; m < P; ++m)
-    add_scaled(scratch.rows + m * row, share, scratch.dqbar + c * row, width);
-  add_rows(dq, scratch.rows, P, d);
+    add_key_gradient(dk + m * d, dlogits[m], omega, k + m * d, scratch.pool[m], dkappa, scratch.dpool[m], mu,
+                     d);
 }
 
 // The tensors of one block, each at its first element.
@@ -396,21 +386,24 @@ void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradien
   propose(scratch, rows.q, rows.k, parameters, problem, block);
   widen_rows(scratch.dkappa, rows.dkappa, d, block.count, d);
   for (std::int64_t c = 0; c < block.count; ++c) {
-    widen_rows(scratch.k, rows.k + c * chunk_size, d, P, d);
-    widen_rows(scratch.v, rows.v + c * chunk_size, d, P, d);
-    backward_value(rows.dv + c * chunk_size, scratch, rows.dbeta + c * d, problem, c);
+    const std::int64_t at = c * chunk_size;
+    backward_value(rows.dv + at, scratch, rows.dbeta + c * d, rows.k + at, rows.v + at, problem, c);
   }
   backward_proposal(scratch, gradients, parameters, problem, block);
   for (std::int64_t c = 0; c < block.count; ++c) {
-    widen_rows(scratch.k, rows.k + c * chunk_size, d, P, d);
-    backward_keys(rows.dq + c * chunk_size, rows.dk + c * chunk_size, scratch, gradients, parameters, problem,
-                  block.h, c);
+    const std::int64_t at = c * chunk_size;
+    backward_keys(rows.dk + at, scratch, gradients, rows.k + at, parameters, problem, block.h, c);
+    if (!problem.uses_queries()) continue;
+    for (std::int64_t m = 0; m < P; ++m)
+      add_scaled(rows.dq + at + m * d, R(1) / static_cast<R>(P), scratch.dqbar + c * row_stride<R>(d), d);
   }
 }
 
 template <class R>
 void add_gradient(Tensor gradient, const R* sum, std::int64_t rows, std::int64_t d) {
-  if (gradient) add_rows(gradient.as<R>(), sum, rows, d);
+  if (!gradient) return;
+  for (std::int64_t i = 0; i < rows; ++i)
+    add_scaled(gradient.as<R>() + i * d, R(1), sum + i * row_stride<R>(d), d);
 }
 
 template <class R>
@@ -476,7 +469,7 @@ void CpuOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k
     using R = Accumulator<T>;
     const auto widened = carve<SummaryParameters<R>>(partials_, problem);
     widen_parameters<T>(widened, parameters, problem);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (q.size() >= worth_sharing)
     for (std::int64_t i = 0; i < problem.blocks(); ++i) {
       const ChunkBlock block = chunk_block_at(problem, i);
       const auto [token, chunk] = offsets_of(problem, block);
@@ -498,7 +491,7 @@ void CpuOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaPa
     const auto shared = carve<SharedArrays<R>>(partials_, problem, threads);
     widen_parameters<T>(shared.parameters, parameters, problem);
     // One contiguous share of the blocks a thread, one sum of gradients a share, added up in order.
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
+#pragma omp parallel for schedule(static, 1) num_threads(threads) if (q.size() >= worth_sharing)
     for (int share = 0; share < threads; ++share) {
       const SummaryArrays<R> sums = shared.sums(share);
       for (std::int64_t i = problem.blocks() * share / threads; i < problem.blocks() * (share + 1) / threads;

@@ -24,79 +24,90 @@ std::int64_t row_stride(std::int64_t d) {
              : width;
 }
 
+// The elements of a row that one vector covers: all its lanes, or the last few of the row.
+struct WholeVector {
+  template <class T>
+  auto load(const T* p) const {
+    return simd::load(p);
+  }
+  template <class T, class V>
+  void store(T* p, V v) const {
+    simd::store(p, v);
+  }
+};
+struct PartOfVector {
+  std::int64_t count;
+
+  template <class T>
+  auto load(const T* p) const {
+    return simd::load_first(p, count);
+  }
+  template <class T, class V>
+  void store(T* p, V v) const {
+    simd::store_first(p, v, count);
+  }
+};
+
+// Calls f(i, part) for every vector of a row of d elements that is not padded: part.load(row + i) and
+// part.store(row + i, v) stay within the row.
+template <class R, class F>
+inline void for_vectors(std::int64_t d, const F& f) {
+  constexpr int lanes = simd::lanes<R>;
+  std::int64_t i = 0;
+  for (; i + lanes <= d; i += lanes) f(i, WholeVector{});
+  if (i < d) f(i, PartOfVector{d - i});
+}
+
 // out (rows, d padded) = in (rows, d) * scale; rows of `in` are in_row elements apart.
 template <class R, class T>
 void widen_rows(R* out, const T* in, std::int64_t in_row, std::int64_t rows, std::int64_t d, R scale = 1) {
-  constexpr int lanes = simd::lanes<R>;
   const std::int64_t out_row = row_stride<R>(d), width = padded_width<R>(d);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    R* o = out + i * out_row;
-    std::int64_t k = 0;
-    for (; k + lanes <= d; k += lanes) simd::store(o + k, simd::load(in + i * in_row + k) * scale);
-    for (; k < d; ++k) o[k] = static_cast<R>(in[i * in_row + k]) * scale;
-    std::fill(o + k, o + width, R(0));
+  const std::int64_t written = attention::round_up(d, simd::lanes<R>);
+  for (std::int64_t m = 0; m < rows; ++m) {
+    R* o = out + m * out_row;
+    for_vectors<R>(
+        d, [&](std::int64_t i, auto part) { simd::store(o + i, part.load(in + m * in_row + i) * scale); });
+    std::fill(o + written, o + width, R(0));
   }
 }
 
 // out (rows, d) = in (rows, d padded) * scale, rounded.
 template <class R, class T>
 void narrow_rows(T* out, std::int64_t out_row, const R* in, std::int64_t rows, std::int64_t d, R scale = 1) {
-  constexpr int lanes = simd::lanes<R>;
   const std::int64_t in_row = row_stride<R>(d);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const R* x = in + i * in_row;
-    std::int64_t k = 0;
-    for (; k + lanes <= d; k += lanes) simd::store(out + i * out_row + k, simd::load(x + k) * scale);
-    for (; k < d; ++k) out[i * out_row + k] = static_cast<T>(x[k] * scale);
-  }
+  for (std::int64_t m = 0; m < rows; ++m)
+    for_vectors<R>(d, [&](std::int64_t i, auto part) {
+      part.store(out + m * out_row + i, simd::load(in + m * in_row + i) * scale);
+    });
 }
 
-// out (d) = mean of `rows` rows of in, d elements apart.
+// y (d) += a x (d padded), rounded once.
 template <class R, class T>
-void mean_of_rows(R* out, const T* in, std::int64_t rows, std::int64_t d) {
-  constexpr int lanes = simd::lanes<R>;
-  const R weight = R(1) / static_cast<R>(rows);
-  std::int64_t i = 0;
-  for (; i + lanes <= d; i += lanes) {
-    simd::Vector<R> sum{};
-    for (std::int64_t m = 0; m < rows; ++m) sum += simd::load(in + m * d + i);
-    simd::store(out + i, sum * weight);
-  }
-  for (; i < d; ++i) {
-    R sum = 0;
-    for (std::int64_t m = 0; m < rows; ++m) sum += static_cast<R>(in[m * d + i]);
-    out[i] = sum * weight;
-  }
-  std::fill(out + i, out + padded_width<R>(d), R(0));
+void add_scaled(T* y, R a, const R* x, std::int64_t d) {
+  for_vectors<R>(d, [&](std::int64_t i, auto part) {
+    part.store(y + i, simd::fma(simd::broadcast(a), simd::load(x + i), part.load(y + i)));
+  });
 }
 
-// The dot product of two padded rows.
-template <class R>
-R dot(const R* x, const R* y, std::int64_t width) {
+// The dot product of x (d padded) and y (d).
+template <class R, class T>
+R dot(const R* x, const T* y, std::int64_t d) {
   simd::Vector<R> sum{};
-  for (std::int64_t i = 0; i < width; i += simd::lanes<R>)
-    sum = simd::fma(simd::load(x + i), simd::load(y + i), sum);
+  for_vectors<R>(
+      d, [&](std::int64_t i, auto part) { sum = simd::fma(simd::load(x + i), part.load(y + i), sum); });
   return simd::sum(sum);
 }
 
-// y += a x
-template <class R>
-void add_scaled(R* y, R a, const R* x, std::int64_t width) {
-  for (std::int64_t i = 0; i < width; i += simd::lanes<R>)
-    simd::store(y + i, simd::fma(simd::broadcast(a), simd::load(x + i), simd::load(y + i)));
-}
-
-// out (rows, d) += gradient (rows, d padded), rounded once.
+// out (d padded) = sum over m of weights[m] in_m; the rows of `in` are d elements apart.
 template <class R, class T>
-void add_rows(T* out, const R* gradient, std::int64_t rows, std::int64_t d) {
-  constexpr int lanes = simd::lanes<R>;
-  for (std::int64_t m = 0; m < rows; ++m) {
-    T* o = out + m * d;
-    const R* g = gradient + m * row_stride<R>(d);
-    std::int64_t i = 0;
-    for (; i + lanes <= d; i += lanes) simd::store(o + i, simd::load(o + i) + simd::load(g + i));
-    for (; i < d; ++i) o[i] = static_cast<T>(static_cast<R>(o[i]) + g[i]);
-  }
+void combine_rows(R* out, const R* weights, const T* in, std::int64_t rows, std::int64_t d) {
+  std::fill(out, out + padded_width<R>(d), R(0));
+  for_vectors<R>(d, [&](std::int64_t i, auto part) {
+    simd::Vector<R> sum{};
+    for (std::int64_t m = 0; m < rows; ++m)
+      sum = simd::fma(simd::broadcast(weights[m]), part.load(in + m * d + i), sum);
+    simd::store(out + i, sum);
+  });
 }
 
 }  // namespace flasheva::padded

@@ -1,11 +1,13 @@
 // Chunk summaries: against the formula in float64, central differences, and bfloat16's plain formula.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 
 #include "kernels/ops.h"
 #include "kernels/philox.h"
 #include "tests/kernels/chunk_summary_reference.h"
+#include "tests/kernels/pytorch_fixtures.h"
 #include "tests/support/tensors.h"
 
 namespace flasheva {
@@ -226,6 +228,53 @@ TEST(ChunkSummary, RepeatsBitwise) {
     for (std::size_t i = 0; i < expected.size(); ++i)
       for (std::int64_t j = 0; j < expected[i].second->size(); ++j)
         ASSERT_EQ(results(c, again)[i].second->get(j), expected[i].second->get(j)) << expected[i].first;
+  }
+}
+
+ChunkSummaryConfig config_of(const nlohmann::json& scalars) {
+  const std::map<std::string, Adapter> adapters{{"none", Adapter::none},
+                                                {"linear", Adapter::linear},
+                                                {"linear_layernorm", Adapter::linear_layernorm},
+                                                {"learned", Adapter::learned}};
+  const std::map<std::string, Proposal> proposals{
+      {"qk", Proposal::qk}, {"k", Proposal::k}, {"zero", Proposal::zero}};
+  return {scalars.at("chunk"), adapters.at(scalars.at("adapter")), proposals.at(scalars.at("proposal")), {}};
+}
+
+// Another program's float64: 1e-12 is a thousand roundings.
+TEST(ChunkSummary, MatchesPyTorch) {
+  const auto ops = make_cpu_ops();
+  const PyTorchFixtures fixtures;
+  ASSERT_GT(fixtures.cases("chunk_summary").size(), 10u);
+  for (const std::string& name : fixtures.cases("chunk_summary")) {
+    SummaryTensors expected;
+    for (auto [tensor, x] : std::vector<std::pair<const char*, TestTensor*>>{{"q", &expected.q},
+                                                                             {"k", &expected.k},
+                                                                             {"v", &expected.v},
+                                                                             {"kappa", &expected.kappa},
+                                                                             {"beta", &expected.beta},
+                                                                             {"dkappa", &expected.dkappa},
+                                                                             {"dbeta", &expected.dbeta},
+                                                                             {"dq", &expected.dq},
+                                                                             {"dk", &expected.dk},
+                                                                             {"dv", &expected.dv}})
+      *x = fixtures.tensor(name, tensor);
+    const char* parameters[] = {"key_weight",   "key_bias",   "key_norm_weight",   "key_norm_bias",
+                                "query_weight", "query_bias", "query_norm_weight", "query_norm_bias",
+                                "mu",           "phi"};
+    for (std::size_t i = 0; i < std::size(parameters); ++i) {
+      *expected.parameters.all()[i] = fixtures.tensor(name, parameters[i]);
+      *expected.gradients.all()[i] = fixtures.tensor(name, std::string("d") + parameters[i]);
+    }
+    const Shape shape = expected.q.shape();
+    const Case c{shape[0], shape[1], shape[2], shape[3], config_of(fixtures.scalars(name))};
+    SummaryTensors ours = expected;
+    run_forward(*ops, c, ours);
+    run_backward(*ops, c, ours);
+    const auto reference = results(c, expected);
+    for (std::size_t i = 0; i < reference.size(); ++i)
+      EXPECT_LT(relative_error(*results(c, ours)[i].second, *reference[i].second), 1e-12)
+          << name << " " << reference[i].first;
   }
 }
 
