@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/loops.h"
+#include "kernels/cpu/elementwise.h"
 
 namespace flasheva {
 
@@ -34,23 +34,28 @@ struct Coefficients {
 };
 
 template <class T>
-void update(T* weight, bf16* low_precision, T* m, T* v, const T* gradient, std::int64_t size,
-            const Coefficients<T> c) {
-  parallel_elements(size, [=](std::int64_t first, std::int64_t last) {
-    const auto update_element = [=](std::int64_t i) {
-      const T g = gradient[i] * c.gradient_scale;
-      m[i] = c.beta1 * m[i] + c.one_minus_beta1 * g;
-      v[i] = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
-      const T denominator = std::sqrt(v[i]) * c.inverse_sqrt_correction2 + c.eps;
-      return weight[i] = c.decay * weight[i] - c.step_size * m[i] / denominator;
-    };
-    if (low_precision) {
+void update(T* weight, T* m, T* v, const T* gradient, std::int64_t size, const Coefficients<T>& c) {
 #pragma omp simd
-      for (std::int64_t i = first; i < last; ++i)
-        low_precision[i] = bf16(static_cast<float>(update_element(i)));
-    } else {
-#pragma omp simd
-      for (std::int64_t i = first; i < last; ++i) update_element(i);
+  for (std::int64_t i = 0; i < size; ++i) {
+    const T g = gradient[i] * c.gradient_scale;
+    m[i] = c.beta1 * m[i] + c.one_minus_beta1 * g;
+    v[i] = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
+    const T denominator = std::sqrt(v[i]) * c.inverse_sqrt_correction2 + c.eps;
+    weight[i] = c.decay * weight[i] - c.step_size * m[i] / denominator;
+  }
+}
+
+// One pass over memory: a block's new weights are rounded while they are in the nearest cache.
+template <class T>
+void update_all(const Tensor& weight, const Tensor& low_precision, const Tensor& m, const Tensor& v,
+                const Tensor& gradient, const AdamWConfig& config) {
+  constexpr std::int64_t block_size = 1024;
+  const Coefficients<T> coefficients(config);
+  parallel_elements(weight.size(), [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; i += block_size) {
+      const std::int64_t size = std::min(block_size, last - i);
+      update(weight.as<T>() + i, m.as<T>() + i, v.as<T>() + i, gradient.as<T>() + i, size, coefficients);
+      if (low_precision) convert_range(low_precision.as<bf16>() + i, weight.as<T>() + i, size);
     }
   });
 }
@@ -68,11 +73,9 @@ void CpuOps::adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tens
                                     low_precision.size() == weight.size()));
   FLASHEVA_CHECK(config.step >= 1);
   if (weight.dtype == DType::f32)
-    update(weight.as<float>(), low_precision.as<bf16>(), m.as<float>(), v.as<float>(), gradient.as<float>(),
-           weight.size(), Coefficients<float>(config));
+    update_all<float>(weight, low_precision, m, v, gradient, config);
   else
-    update(weight.as<double>(), low_precision.as<bf16>(), m.as<double>(), v.as<double>(),
-           gradient.as<double>(), weight.size(), Coefficients<double>(config));
+    update_all<double>(weight, low_precision, m, v, gradient, config);
 }
 
 }  // namespace flasheva

@@ -4,8 +4,7 @@
 #include <limits>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/loops.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/elementwise.h"
 
 namespace flasheva {
 
@@ -19,33 +18,35 @@ struct SoftmaxStatistics {
   A log_sum_exp() const { return maximum + std::log(sum); }
 };
 
-// The elements from p on; `fill` in the lanes beyond the last.
 template <class T>
-simd::Vector<Accumulator<T>> load_padded(const T* p, std::int64_t count, Accumulator<T> fill) {
+Accumulator<T> maximum_of(const T* x, std::int64_t size) {
   using A = Accumulator<T>;
-  if (count >= simd::lanes<A>) return simd::load(p);
-  return simd::select(simd::first_lanes<A>(count), simd::load_first(p, count), simd::broadcast(fill));
+  constexpr std::int64_t lanes = simd::lanes<A>;
+  const simd::Vector<A> lowest = simd::broadcast(-std::numeric_limits<A>::infinity());
+  simd::Vector<A> maxima[4] = {lowest, lowest, lowest, lowest};  // side by side, as in sum_of
+  std::int64_t i = 0;
+  for (; i + 4 * lanes <= size; i += 4 * lanes)
+    for (int j = 0; j < 4; ++j) maxima[j] = simd::max(simd::load(x + i + j * lanes), maxima[j]);
+  for (; i < size; i += lanes) {
+    const auto rest = simd::load_first(x + i, std::min(lanes, size - i));
+    maxima[0] = simd::max(simd::select(simd::first_lanes<A>(size - i), rest, lowest), maxima[0]);
+  }
+  return simd::maximum(simd::max(simd::max(maxima[0], maxima[1]), simd::max(maxima[2], maxima[3])));
 }
 
 // One pass over memory: a block is read twice, for its maximum and its sum, while it is in the nearest cache.
 template <class T>
 SoftmaxStatistics<Accumulator<T>> softmax_statistics(const T* logits, std::int64_t vocabulary) {
   using A = Accumulator<T>;
-  constexpr std::int64_t lanes = simd::lanes<A>, block_size = 2048;
-  constexpr A lowest = -std::numeric_limits<A>::infinity();
+  constexpr std::int64_t block_size = 2048;
   SoftmaxStatistics<A> row;
   for (std::int64_t block = 0; block < vocabulary; block += block_size) {
-    const std::int64_t end = std::min(block + block_size, vocabulary);
-    auto maxima = simd::broadcast(row.maximum);
-    for (std::int64_t i = block; i < end; i += lanes)
-      maxima = simd::max(load_padded(logits + i, end - i, lowest), maxima);
-    const A maximum = simd::maximum(maxima);
+    const std::int64_t size = std::min(block_size, vocabulary - block);
+    const A maximum = std::max(row.maximum, maximum_of(logits + block, size));
     if (maximum > row.maximum) row.sum *= std::exp(row.maximum - maximum);
+    const auto exponential = [=](auto z) { return simd::exp(z - maximum); };
+    row.sum += sum_of<A>(size, exponential, logits + block);
     row.maximum = maximum;
-    simd::Vector<A> sums{};
-    for (std::int64_t i = block; i < end; i += lanes)
-      sums += simd::exp(load_padded(logits + i, end - i, lowest) - maximum);
-    row.sum += simd::sum(sums);
   }
   return row;
 }
@@ -63,14 +64,10 @@ template <class T>
 void write_gradient(T* logits, std::int64_t vocabulary, std::int32_t target,
                     SoftmaxStatistics<Accumulator<T>> row, Accumulator<T> scale) {
   using A = Accumulator<T>;
-  constexpr std::int64_t lanes = simd::lanes<A>;
   const A factor = scale / row.sum;
   const A probability = std::exp(static_cast<A>(logits[target]) - row.maximum) / row.sum;
-  std::int64_t i = 0;
-  for (; i + lanes <= vocabulary; i += lanes)
-    simd::store(logits + i, simd::exp(simd::load(logits + i) - row.maximum) * factor);
-  const std::int64_t rest = vocabulary - i;
-  simd::store_first(logits + i, simd::exp(simd::load_first(logits + i, rest) - row.maximum) * factor, rest);
+  const auto gradient = [=](auto z) { return simd::exp(z - row.maximum) * factor; };
+  map(logits, 0, vocabulary, gradient, logits);
   logits[target] = static_cast<T>((probability - 1) * scale);
 }
 

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/loops.h"
+#include "kernels/cpu/elementwise.h"
 
 namespace flasheva {
 
@@ -20,12 +20,12 @@ bool all_below(const Tensor& tokens, std::int64_t vocabulary) {
 template <class T>
 void scatter_add(Accumulator<T>* dtable, const T* dout, const std::int32_t* tokens, std::int64_t count,
                  std::int64_t width) {
+  const auto add = [](auto sum, auto dout_i) { return sum + dout_i; };
   parallel_columns(width, count, [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t n = 0; n < count; ++n) {
       Accumulator<T>* into = dtable + tokens[n] * width;
       const T* from = dout + n * width;
-#pragma omp simd
-      for (std::int64_t i = first; i < last; ++i) into[i] += static_cast<Accumulator<T>>(from[i]);
+      map(into, first, last, add, into, from);
     }
   });
 }

@@ -6,8 +6,8 @@
 #include <unordered_map>
 
 #include "kernels/check.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/growing_buffer.h"
-#include "kernels/cpu/loops.h"
 
 namespace flasheva {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/loops.h"
+#include "kernels/cpu/elementwise.h"
 
 namespace flasheva {
 
@@ -13,31 +13,16 @@ namespace {
 
 template <class T>
 Accumulator<T> mean_of(const T* x, std::int64_t width) {
-  Accumulator<T> sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < width; ++i) sum += static_cast<Accumulator<T>>(x[i]);
-  return sum / static_cast<Accumulator<T>>(width);
+  using A = Accumulator<T>;
+  const auto itself = [](auto x_i) { return x_i; };
+  return sum_of<A>(width, itself, x) / static_cast<A>(width);
 }
 
 template <class T>
 Accumulator<T> variance_of(const T* x, Accumulator<T> mean, std::int64_t width) {
-  Accumulator<T> sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < width; ++i) {
-    const Accumulator<T> centred = static_cast<Accumulator<T>>(x[i]) - mean;
-    sum += centred * centred;
-  }
-  return sum / static_cast<Accumulator<T>>(width);
-}
-
-template <class T>
-void normalize_row(T* out, const T* x, Accumulator<T> mean, Accumulator<T> rstd, const T* weight,
-                   const T* bias, std::int64_t width) {
   using A = Accumulator<T>;
-#pragma omp simd
-  for (std::int64_t i = 0; i < width; ++i)
-    out[i] = static_cast<T>((static_cast<A>(x[i]) - mean) * rstd * static_cast<A>(weight[i]) +
-                            static_cast<A>(bias[i]));
+  const auto squared = [=](auto x_i) { return (x_i - mean) * (x_i - mean); };
+  return sum_of<A>(width, squared, x) / static_cast<A>(width);
 }
 
 // dx += rstd (g - mean(g) - xhat mean(g xhat)) for one row.
@@ -45,31 +30,28 @@ template <class T>
 void add_input_gradient(T* dx, const T* dout, const T* x, const T* weight, Accumulator<T> mean,
                         Accumulator<T> rstd, std::int64_t width) {
   using A = Accumulator<T>;
-  A sum_g = 0, sum_g_xhat = 0;
-#pragma omp simd reduction(+ : sum_g, sum_g_xhat)
-  for (std::int64_t i = 0; i < width; ++i) {
-    const A g = static_cast<A>(dout[i]) * static_cast<A>(weight[i]);
-    sum_g += g;
-    sum_g_xhat += g * (static_cast<A>(x[i]) - mean) * rstd;
-  }
-  const A mean_g = sum_g / static_cast<A>(width), mean_g_xhat = sum_g_xhat / static_cast<A>(width);
-#pragma omp simd
-  for (std::int64_t i = 0; i < width; ++i) {
-    const A g = static_cast<A>(dout[i]) * static_cast<A>(weight[i]);
-    const A xhat = (static_cast<A>(x[i]) - mean) * rstd;
-    dx[i] = static_cast<T>(static_cast<A>(dx[i]) + rstd * (g - mean_g - xhat * mean_g_xhat));
-  }
+  const A inverse_width = 1 / static_cast<A>(width);
+  const auto g = [](auto dout_i, auto weight_i) { return dout_i * weight_i; };
+  const auto g_xhat = [=](auto dout_i, auto weight_i, auto x_i) {
+    return dout_i * weight_i * ((x_i - mean) * rstd);
+  };
+  const A mean_g = sum_of<A>(width, g, dout, weight) * inverse_width;
+  const A mean_g_xhat = sum_of<A>(width, g_xhat, dout, weight, x) * inverse_width;
+  const auto add_gradient = [=](auto dx_i, auto dout_i, auto weight_i, auto x_i) {
+    return dx_i + rstd * (dout_i * weight_i - mean_g - (x_i - mean) * rstd * mean_g_xhat);
+  };
+  map(dx, 0, width, add_gradient, dx, dout, weight, x);
 }
 
 template <class T>
 void add_parameter_gradients(Accumulator<T>* dweight, Accumulator<T>* dbias, const T* dout, const T* x,
                              Accumulator<T> mean, Accumulator<T> rstd, std::int64_t width) {
-  using A = Accumulator<T>;
-#pragma omp simd
-  for (std::int64_t i = 0; i < width; ++i) {
-    dweight[i] += static_cast<A>(dout[i]) * (static_cast<A>(x[i]) - mean) * rstd;
-    dbias[i] += static_cast<A>(dout[i]);
-  }
+  const auto add_dweight = [=](auto sum, auto dout_i, auto x_i) {
+    return sum + dout_i * ((x_i - mean) * rstd);
+  };
+  map(dweight, 0, width, add_dweight, dweight, dout, x);
+  const auto add_dbias = [](auto sum, auto dout_i) { return sum + dout_i; };
+  map(dbias, 0, width, add_dbias, dbias, dout);
 }
 
 // One pass over the rows. Every thread sums the parameters' gradients of its rows in `partials`, (threads, 2,
@@ -116,7 +98,10 @@ void CpuOps::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, T
         const T* x_n = x.as<T>() + n * width;
         const A mean_n = mean_of(x_n, width);
         const A rstd_n = 1 / std::sqrt(variance_of(x_n, mean_n, width) + static_cast<A>(eps));
-        normalize_row(out.as<T>() + n * width, x_n, mean_n, rstd_n, weight.as<T>(), bias.as<T>(), width);
+        const auto normalize = [=](auto x_i, auto weight_i, auto bias_i) {
+          return (x_i - mean_n) * rstd_n * weight_i + bias_i;
+        };
+        map(out.as<T>() + n * width, 0, width, normalize, x_n, weight.as<T>(), bias.as<T>());
         mean.as<A>()[n] = mean_n;
         rstd.as<A>()[n] = rstd_n;
       }

@@ -1,8 +1,8 @@
 //     forward   out = x weight^T + bias
 //     backward  dx = dout weight,  dweight += dout^T x,  dbias += column sums of dout
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/loops.h"
 
 namespace flasheva {
 

@@ -77,14 +77,4 @@ void parallel_elements(std::int64_t size, const Body& body) {
   parallel_columns(size, 1, body);
 }
 
-// out = in, converted element by element; float64 reaches bfloat16 by way of float32.
-template <class Out, class In>
-void convert(Out* out, const In* in, std::int64_t size) {
-  parallel_elements(size, [=](std::int64_t first, std::int64_t last) {
-#pragma omp simd
-    for (std::int64_t i = first; i < last; ++i)
-      out[i] = static_cast<Out>(static_cast<Accumulator<Out>>(static_cast<Accumulator<In>>(in[i])));
-  });
-}
-
 }  // namespace flasheva

@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/loops.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/philox.h"
 
 namespace flasheva {

@@ -1,25 +1,54 @@
 //     sum of squares of all elements, in float64
 // Blocks of a fixed size are summed by themselves and then in order: the same result on any number of
 // threads.
+#include <cstring>
+
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/simd.h"
 
 namespace flasheva {
+
+namespace {
+
+using simd::Doubles;
+
+Doubles load_as_doubles(const double* x) { return simd::load(x); }
+Doubles load_as_doubles(const float* x) {
+  typedef float HalfVector __attribute__((vector_size(simd::vector_bytes / 2)));
+  HalfVector values;
+  std::memcpy(&values, x, sizeof(values));
+  return __builtin_convertvector(values, Doubles);
+}
+
+template <class T>
+double sum_of_block(const T* x, std::int64_t size) {
+  constexpr std::int64_t lanes = simd::lanes<double>;
+  Doubles sums[4] = {};  // side by side, so that additions overlap
+  std::int64_t i = 0;
+  for (; i + 4 * lanes <= size; i += 4 * lanes)
+    for (int j = 0; j < 4; ++j) {
+      const Doubles values = load_as_doubles(x + i + j * lanes);
+      sums[j] += values * values;
+    }
+  double sum = simd::sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (; i < size; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return sum;
+}
+
+}  // namespace
 
 double CpuOps::sum_of_squares(Tensor x) {
   FLASHEVA_CHECK(matches(x, x.dtype, x.shape));
   FLASHEVA_CHECK(x.dtype == DType::f32 || x.dtype == DType::f64);
   constexpr std::int64_t block_size = 16384;
-  const std::int64_t size = x.size(), blocks = (size + block_size - 1) / block_size;
+  const std::int64_t blocks = (x.size() + block_size - 1) / block_size;
   double* partials = partials_.take<double>(blocks);
   const auto sum_blocks = [=]<class T>(const T* elements) {
     parallel_rows(blocks, block_size, [=](std::int64_t first, std::int64_t last) {
       for (std::int64_t block = first; block < last; ++block) {
-        double sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (std::int64_t i = block * block_size; i < std::min((block + 1) * block_size, size); ++i)
-          sum += static_cast<double>(elements[i]) * static_cast<double>(elements[i]);
-        partials[block] = sum;
+        const std::int64_t begin = block * block_size;
+        partials[block] = sum_of_block(elements + begin, std::min(block_size, x.size() - begin));
       }
     });
   };
