@@ -4,9 +4,9 @@
 #include <stdexcept>
 #include <string>
 
-#define FLASHEVA_CHECK(condition)                                                                     \
-  do {                                                                                                \
-    if (!(condition))                                                                                 \
+#define FLASHEVA_CHECK(condition)                                                                       \
+  do {                                                                                                  \
+    if (!(condition))                                                                                   \
       throw std::logic_error(std::string(__FILE__) + ":" + std::to_string(__LINE__) + ": " + __func__ + \
-                             ": not " #condition);                                                    \
+                             ": not " #condition);                                                      \
   } while (false)

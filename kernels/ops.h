@@ -1,10 +1,9 @@
 // Every operation the model calls, with its contract. One implementation per device (cpu/, cuda/).
 //
-// Sizes: N tokens of a micro batch (N = B T), B sequences, T tokens, H heads, d head dimension, D = H d hidden
-// size, V vocabulary, P chunk, C = T / P complete chunks.
-// Types: activations and weights share one compute type (float32, bfloat16; float64 for gradient checks).
-// Sums, statistics, losses and gradients of parameters are float32 ("acc" below; float64 where the compute
-// type is float64), whatever the compute type.
+// Sizes: N tokens of a micro batch (N = B T), B sequences, T tokens, H heads, d head dimension, D = H d
+// hidden size, V vocabulary, P chunk, C = T / P complete chunks. Types: activations and weights share one
+// compute type (float32, bfloat16; float64 for gradient checks). Sums, statistics, losses and gradients of
+// parameters are float32 ("acc" below; float64 where the compute type is float64), whatever the compute type.
 // Outputs are overwritten ("=") unless "+=" is written. Outputs never overlap inputs unless said. An argument
 // marked "optional" may be an absent Tensor: an absent gradient costs no work.
 // Preconditions (types, shapes) are checked first; a violation throws std::logic_error with file and line.
@@ -39,7 +38,7 @@ struct ChunkNoise {
   bool enabled = false;
   float clip = 2.0f;
   std::uint64_t seed = 0;
-  std::uint32_t step = 0;            // optimizer step of the whole run
+  std::uint32_t step = 0;  // optimizer step of the whole run
   std::uint32_t layer = 0;
   std::uint32_t first_sequence = 0;  // place of the micro batch's first sequence in the global batch
 };
@@ -72,7 +71,8 @@ class Ops {
   virtual void cast(Tensor out, Tensor in) = 0;  // out = in; float32, bfloat16, float64 each to each
 
   // out = standard deviation x N(0, 1), from Philox keyed by (seed, stream, element); out float32 or float64.
-  virtual void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) = 0;
+  virtual void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed,
+                           std::uint32_t stream) = 0;
 
   // --- embedding ---------------------------------------------------------------------------------------
 
@@ -87,8 +87,8 @@ class Ops {
   virtual void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
                                  double eps) = 0;
   // dx (N, D) +=, optional; dweight, dbias (D) acc +=, both present or both absent.
-  virtual void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x, Tensor weight,
-                                  Tensor mean, Tensor rstd) = 0;
+  virtual void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x,
+                                  Tensor weight, Tensor mean, Tensor rstd) = 0;
 
   // --- linear: out (N, O) = x (N, I) weight (O, I)^T + bias (O) ------------------------------------------
 
@@ -115,7 +115,8 @@ class Ops {
   // cosine, sine (>= T, R) acc, row t for position t; absent when R = 0.
   virtual void qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) = 0;
   // dqkv (B, T, 3D) = the inverse rotation of dq, dk, dv (B, H, T, d), merged.
-  virtual void qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) = 0;
+  virtual void qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine,
+                                   Tensor sine) = 0;
 
   // --- chunk summaries (design of FlashEVA, 1.3) -----------------------------------------------------------
   //     kbar_c, qbar_c = means of k, q over chunk c        kappa_c = A_k(kbar_c)
@@ -149,14 +150,15 @@ class Ops {
 
   // --- classifier ------------------------------------------------------------------------------------------
 
-  // losses (N) acc = cross-entropy in nats of logits (N, V) against targets (N) int32, 0 where mask (N) uint8,
-  // optional, is 0. correct (N) uint8, optional, = 1 where the target has the largest logit (and mask is not
-  // 0), first of equals.
+  // losses (N) acc = cross-entropy in nats of logits (N, V) against targets (N) int32, 0 where mask (N)
+  // uint8, optional, is 0. correct (N) uint8, optional, = 1 where the target has the largest logit (and mask
+  // is not 0), first of equals.
   virtual void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
                                      Tensor mask) = 0;
-  // The same losses, and logits (N, V) = their gradient: (softmax(logits) - onehot(target)) * scale, in place;
-  // rows whose mask is 0 become 0.
-  virtual void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask, double scale) = 0;
+  // The same losses, and logits (N, V) = their gradient: (softmax(logits) - onehot(target)) * scale, in
+  // place; rows whose mask is 0 become 0.
+  virtual void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
+                                      double scale) = 0;
 
   // --- optimizer -------------------------------------------------------------------------------------------
 

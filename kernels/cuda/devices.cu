@@ -1,6 +1,6 @@
-#include "kernels/cuda/devices.h"
-
 #include <cuda_runtime.h>
+
+#include "kernels/cuda/devices.h"
 
 namespace flasheva {
 
