@@ -48,12 +48,18 @@ std::vector<fs::path> checkpoint_folders(const fs::path& checkpoints) {
   return folders;
 }
 
-void prune(const fs::path& checkpoints, std::int64_t keep) {
+// Leaves the checkpoint of `newest` and those before it, `keep` in all. Later ones are damaged, or the run
+// would have gone on from them: they must not count, nor be found once this one is pruned. What a killed
+// process was writing goes too.
+void prune(const fs::path& checkpoints, const fs::path& newest, std::int64_t keep) {
+  std::error_code ignored;  // a folder that stays does no harm
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, ignored))
+    if (entry.path().filename().string().rfind(temporary_prefix, 0) == 0)
+      fs::remove_all(entry.path(), ignored);
   const std::vector<fs::path> folders = checkpoint_folders(checkpoints);
-  for (std::size_t i = static_cast<std::size_t>(keep); i < folders.size(); ++i) {
-    std::error_code ignored;  // an old checkpoint that stays does no harm
-    fs::remove_all(folders[i], ignored);
-  }
+  const auto own = std::find(folders.begin(), folders.end(), newest) - folders.begin();
+  for (auto i = std::ptrdiff_t{0}; i < std::ssize(folders); ++i)
+    if (i < own || i >= own + keep) fs::remove_all(folders[static_cast<std::size_t>(i)], ignored);
 }
 
 // Refuses before a byte is written where the disk cannot hold the checkpoint.
@@ -98,7 +104,7 @@ void write_checkpoint(const fs::path& checkpoints, const CheckpointContent& cont
     throw;
   }
   move_into_place(temporary, checkpoints / name);
-  prune(checkpoints, keep);
+  prune(checkpoints, checkpoints / name, keep);
 }
 
 std::string checkpoint_fault(const fs::path& folder) {

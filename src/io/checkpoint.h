@@ -31,7 +31,8 @@ struct CheckpointContent {
   NamedTensors model, optimizer;
 };
 
-// Writes CHECKPOINTS/step-N (replacing one of the same number) and prunes all but the newest `keep`.
+// Writes CHECKPOINTS/step-N (replacing one of the same number), prunes all but the newest `keep` up to it and
+// removes later ones: a run that writes N did not go on from them.
 // Error{disk} leaves the checkpoints that were there as they were.
 void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointContent& content,
                       const ModelConfig& config, const std::filesystem::path& tokenizer_from,

@@ -30,11 +30,15 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, std::uint64_t keep_byt
 
 MetricsLog::~MetricsLog() { ::close(descriptor_); }
 
-// One write a line: a reader never sees half of one.
+// One write a line, so that a reader never sees half of one; a second one only where the disk took a part, to
+// learn why.
 void MetricsLog::write(const nlohmann::ordered_json& entry) {
   const std::string line = entry.dump() + "\n";
-  if (::write(descriptor_, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
-    fail_writing(path_);
+  for (std::size_t done = 0; done < line.size();) {
+    const ssize_t written = ::write(descriptor_, line.data() + done, line.size() - done);
+    if (written < 0) fail_writing(path_);
+    done += static_cast<std::size_t>(written);
+  }
   bytes_ += line.size();
 }
 

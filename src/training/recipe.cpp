@@ -44,8 +44,9 @@ TokenFile open_tokens(const fs::path& path, const ModelConfig& model, std::int64
 
 void move_aside(const fs::path& output) {
   if (!fs::exists(output)) return;
+  const fs::path folder = output.has_filename() ? output : output.parent_path();  // "runs/x/"
   for (int number = 1;; ++number) {
-    const fs::path aside = output.string() + fmt::format(".before-{}", number);
+    const fs::path aside = folder.string() + fmt::format(".before-{}", number);
     if (fs::exists(aside)) continue;
     std::error_code error;
     fs::rename(output, aside, error);
@@ -75,7 +76,9 @@ class Recipe {
            config.batch.sequences, communicator.size());
   }
 
-  TrainOutcome run() {
+  TrainOutcome run(bool fresh) {
+    if (fresh) move_aside(output_);
+    check_model_folder_destination(output_ / "model");
     create_folders(output_);
     start_or_go_on();
     if (progress_.phase == phase_count()) {
@@ -155,7 +158,7 @@ class Recipe {
 
   // --- phases ---------------------------------------------------------------------------------------------
 
-  // False if asked to stop; a checkpoint is then saved.
+  // False if asked to stop before the whole run was done; a checkpoint is then saved.
   bool run_phase(const PhaseConfig& phase) {
     trainer_.begin_phase(phase);
     if (progress_.step_in_phase > 0) load_moments();
@@ -165,10 +168,6 @@ class Recipe {
     if (progress_.step_in_phase == 0) validate(phase);
     timer_start();
     while (progress_.step_in_phase < phase.steps) {
-      if (StopSignal::requested()) {
-        save();
-        return false;
-      }
       const StepResult result = trainer_.step(train_data_, order_, progress_);
       ++progress_.step;
       ++progress_.step_in_phase;
@@ -177,7 +176,9 @@ class Recipe {
       show(phase, result);
       if (last || progress_.step % config_.log.every == 0) log_step(phase, result);
       if (last || progress_.step % config_.evaluate.every == 0) paused([&] { validate(phase); });
-      if (last || progress_.step % config_.checkpoint.every == 0) paused([&] { save(); });
+      const bool stop = StopSignal::requested();
+      if (last || stop || progress_.step % config_.checkpoint.every == 0) paused([&] { save(); });
+      if (stop) return last && progress_.phase + 1 == phase_count();
     }
     return true;
   }
@@ -308,8 +309,7 @@ ModelConfig resolve_model(const Config& config, ModelConfig* before) {
 }
 
 TrainOutcome train(const Config& config, Ops& ops, Communicator& communicator, bool fresh) {
-  if (fresh) move_aside(config.run.output);
-  return Recipe(config, ops, communicator).run();
+  return Recipe(config, ops, communicator).run(fresh);
 }
 
 }  // namespace flasheva

@@ -1,6 +1,7 @@
 // A folder for one test, removed with its content at the end.
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
@@ -10,8 +11,8 @@ namespace flasheva {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "flasheva-test-XXXXXX").string();
+  explicit TemporaryFolder(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+    std::string name = (parent / "flasheva-test-XXXXXX").string();
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
     path_ = name;
   }
@@ -28,5 +29,15 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+// Where folders stand in memory, if the machine has such a place: a disk takes most of the time of a test
+// that writes checkpoint after checkpoint, each flushed.
+inline std::filesystem::path memory_folder() {
+  const std::filesystem::path shared_memory = "/dev/shm";
+  std::error_code none;
+  const std::filesystem::space_info space = std::filesystem::space(shared_memory, none);
+  const bool roomy = !none && space.available >= std::uintmax_t{32} << 20;
+  return roomy ? shared_memory : std::filesystem::temp_directory_path();
+}
 
 }  // namespace flasheva

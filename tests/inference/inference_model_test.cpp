@@ -1,0 +1,56 @@
+#include "src/inference/inference_model.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/expect_error.h"
+#include "tests/support/fixtures.h"
+
+namespace flasheva {
+namespace {
+
+// Logits of a longer batch's first tokens, of its last tokens alone, and of shorter batches agree: what is
+// planned for the largest batch serves every smaller one.
+TEST(InferenceModel, ServesEveryBatchUpToTheLargest) {
+  const auto ops = make_cpu_ops();
+  const SafetensorsReader expected(fixture("models/eva-block/expected.safetensors"));
+  const std::int64_t T = expected.at("tokens").shape[1];
+  TestTensor tokens = fixture_tensor(expected, "tokens", DType::i32);
+  const TestTensor all = fixture_tensor(expected, "logits", DType::f64);
+  InferenceModel model(fixture("models/eva-block"), *ops, Precision::fp32, {2, T});
+  const std::int64_t V = model.config().vocab_size;
+  for (std::int64_t length = 1; length <= T; ++length) {
+    for (const std::int64_t rows : {std::int64_t{1}, length}) {
+      TestTensor out(DType::f32, {rows, V}), reference(DType::f64, {rows, V});
+      model.logits(out, tokens.view().rows(0, length), {1, length});
+      for (std::int64_t i = 0; i < rows * V; ++i) reference.set(i, all.get((length - rows) * V + i));
+      EXPECT_LE(relative_error(out, reference), 1e-5) << length << " tokens, last " << rows;
+    }
+  }
+}
+
+TEST(InferenceModel, Bfloat16IsNearFloat32ButNotEqual) {
+  const auto ops = make_cpu_ops();
+  const SafetensorsReader expected(fixture("models/eva-block/expected.safetensors"));
+  const std::int64_t T = expected.at("tokens").shape[1];
+  TestTensor tokens = fixture_tensor(expected, "tokens", DType::i32);
+  InferenceModel wide(fixture("models/eva-block"), *ops, Precision::fp32, {1, T});
+  InferenceModel narrow(fixture("models/eva-block"), *ops, Precision::bf16, {1, T});
+  EXPECT_EQ(wide.compute_type(), DType::f32);
+  EXPECT_EQ(narrow.compute_type(), DType::bf16);
+  const std::int64_t V = wide.config().vocab_size;
+  TestTensor a(DType::f32, {T, V}), b(DType::bf16, {T, V});
+  wide.logits(a, tokens.view().rows(0, T), {1, T});
+  narrow.logits(b, tokens.view().rows(0, T), {1, T});
+  EXPECT_LE(relative_error(b, a), 0.05);
+  EXPECT_GE(relative_error(b, a), 1e-4);
+}
+
+TEST(InferenceModel, NamesAMissingFolder) {
+  const auto ops = make_cpu_ops();
+  expect_error(ExitCode::data, "no-such-model/config.json: cannot read", [&] {
+    InferenceModel("no-such-model", *ops, Precision::fp32, {1, 8});
+  });
+}
+
+}  // namespace
+}  // namespace flasheva

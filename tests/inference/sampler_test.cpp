@@ -1,0 +1,122 @@
+#include "src/inference/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace flasheva {
+namespace {
+
+constexpr int draws = 20000;
+
+// How often each token is drawn at the positions 0 .. draws - 1, as a share of them.
+std::vector<double> frequencies(const std::vector<float>& logits, const SamplingOptions& options) {
+  std::vector<double> counts(logits.size());
+  for (std::uint32_t i = 0; i < draws; ++i)
+    counts[static_cast<std::size_t>(sample(logits, options, 0, i))] += 1;
+  for (double& count : counts) count /= draws;
+  return counts;
+}
+
+// A binomial frequency of 20000 draws lies within 5 standard deviations but once in two million.
+void expect_frequencies(const std::vector<float>& logits, const SamplingOptions& options,
+                        const std::vector<double>& probabilities) {
+  const std::vector<double> found = frequencies(logits, options);
+  for (std::size_t i = 0; i < probabilities.size(); ++i) {
+    const double p = probabilities[i];
+    EXPECT_NEAR(found[i], p, 5 * std::sqrt(p * (1 - p) / draws)) << "token " << i;
+  }
+}
+
+std::vector<float> logs(const std::vector<double>& probabilities) {
+  std::vector<float> logits;
+  for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p) + 3));
+  return logits;
+}
+
+const std::vector<double> probabilities = {0.1, 0.4, 0.05, 0.3, 0.15};
+
+TEST(Sampler, GreedyTakesTheFirstOfEquals) {
+  SamplingOptions greedy;
+  greedy.greedy = true;
+  EXPECT_EQ(sample(std::vector<float>{-1, 2, 0, 2}, greedy, 0, 0), 1);
+  EXPECT_EQ(sample(std::vector<float>{-3, -2, -2}, greedy, 5, 9), 1);
+  EXPECT_EQ(sample(std::vector<float>{0}, greedy, 0, 0), 0);
+}
+
+TEST(Sampler, DrawsWithTheProbabilitiesOfTheSoftmax) {
+  expect_frequencies(logs(probabilities), {}, probabilities);
+}
+
+TEST(Sampler, TemperatureSharpensAndFlattens) {
+  SamplingOptions options;
+  options.temperature = 0.5;  // probabilities squared, over their sum 0.285
+  expect_frequencies(logs(probabilities), options,
+                     {0.01 / 0.285, 0.16 / 0.285, 0.0025 / 0.285, 0.09 / 0.285, 0.0225 / 0.285});
+  options.temperature = 1e6;
+  expect_frequencies(logs(probabilities), options, {0.2, 0.2, 0.2, 0.2, 0.2});
+}
+
+TEST(Sampler, TopKKeepsTheMostLikely) {
+  SamplingOptions options;
+  options.top_k = 2;
+  expect_frequencies(logs(probabilities), options, {0, 0.4 / 0.7, 0, 0.3 / 0.7, 0});
+  options.top_k = 1;
+  expect_frequencies(logs(probabilities), options, {0, 1, 0, 0, 0});
+  options.top_k = 9;  // more than there are
+  expect_frequencies(logs(probabilities), options, probabilities);
+}
+
+TEST(Sampler, TopKTakesTheFirstOfEquals) {
+  SamplingOptions options;
+  options.top_k = 2;
+  expect_frequencies(logs({0.2, 0.4, 0.2, 0.2}), options, {1.0 / 3, 2.0 / 3, 0, 0});
+}
+
+// The smallest set that reaches the probability: 0.4 + 0.3 reaches 0.65, 0.4 + 0.3 + 0.15 reaches 0.75.
+TEST(Sampler, TopPKeepsTheSmallestSetThatReachesIt) {
+  SamplingOptions options;
+  options.top_p = 0.65;
+  expect_frequencies(logs(probabilities), options, {0, 0.4 / 0.7, 0, 0.3 / 0.7, 0});
+  options.top_p = 0.75;
+  expect_frequencies(logs(probabilities), options, {0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85});
+  options.top_p = 1e-6;
+  expect_frequencies(logs(probabilities), options, {0, 1, 0, 0, 0});
+}
+
+TEST(Sampler, TopPCountsAmongTheTopK) {
+  SamplingOptions options;
+  options.top_k = 2;
+  options.top_p = 0.5;  // 0.4 / 0.7 alone reaches it
+  expect_frequencies(logs(probabilities), options, {0, 1, 0, 0, 0});
+}
+
+TEST(Sampler, ExtremeLogitsDrawWhatIsPossible) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  expect_frequencies({-infinity, 3e38f, -3e38f}, {}, {0, 1, 0});
+  expect_frequencies({-infinity, 0, 0}, {}, {0, 0.5, 0.5});
+}
+
+// The draw is a function of seed, sequence and position, and each of them counts.
+TEST(Sampler, TheDrawDependsOnSeedSequenceAndPositionAlone) {
+  const std::vector<float> logits(1000, 0);
+  const auto row = [&](std::uint64_t seed, std::uint32_t sequence, std::uint32_t first) {
+    SamplingOptions options;
+    options.seed = seed;
+    std::vector<std::int32_t> tokens;
+    for (std::uint32_t i = 0; i < 20; ++i) tokens.push_back(sample(logits, options, sequence, first + i));
+    return tokens;
+  };
+  const std::vector<std::int32_t> reference = row(1, 0, 0);
+  EXPECT_EQ(row(1, 0, 0), reference);
+  EXPECT_NE(row(2, 0, 0), reference);
+  EXPECT_NE(row(std::uint64_t{1} << 32 | 1, 0, 0), reference);
+  EXPECT_NE(row(1, 1, 0), reference);
+  const std::vector<std::int32_t> later = row(1, 0, 10);
+  EXPECT_TRUE(std::equal(later.begin(), later.begin() + 10, reference.begin() + 10));
+}
+
+}  // namespace
+}  // namespace flasheva

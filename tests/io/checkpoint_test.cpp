@@ -1,0 +1,191 @@
+// Checkpoints: what is written comes back, and nothing that is not what was written is ever believed.
+#include "src/io/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+#include <set>
+
+#include "src/io/model_folder.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/fixtures.h"
+#include "tests/support/temporary_folder.h"
+
+namespace flasheva {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The smallest checkpoint with every kind of file: an EVA model's folder, moments, state, manifest.
+class Checkpoints : public testing::Test {
+ protected:
+  Checkpoints() : config(read_model_config(fixture("models/eva-block"))), values(6) {
+    std::iota(values.begin(), values.end(), 1.0f);
+  }
+
+  void write(std::int64_t step, std::int64_t keep = 10) {
+    const StoredTensor tensor{StoredType::F32, {2, 3}, std::as_bytes(std::span<const float>(values))};
+    CheckpointContent content;
+    content.step = step;
+    content.state = {{"step", step}, {"phase", 1}};
+    content.model = {{"weight", tensor}};
+    content.optimizer = {{"first_moment.weight", tensor}, {"second_moment.weight", tensor}};
+    write_checkpoint(folder.path(), content, config, "", keep);
+  }
+
+  fs::path of_step(int step) const { return folder / fmt::format("step-{:09}", step); }
+
+  std::set<std::string> names(const fs::path& in) const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(in)) names.insert(entry.path().filename().string());
+    return names;
+  }
+
+  // The step of the newest valid checkpoint, -1 for none; what was warned of is in `warnings`.
+  int newest() {
+    warnings.clear();
+    const auto found =
+        newest_valid_checkpoint(folder.path(), [&](const std::string& line) { warnings.push_back(line); });
+    return found ? found->state.at("step").get<int>() : -1;
+  }
+
+  static void overwrite(const fs::path& file, const std::string& content) {
+    FileWriter writer(file);
+    writer.write(content);
+  }
+
+  TemporaryFolder folder{memory_folder()};
+  ModelConfig config;
+  std::vector<float> values;
+  std::vector<std::string> warnings;
+};
+
+TEST_F(Checkpoints, WhatIsWrittenIsRead) {
+  EXPECT_EQ(newest(), -1);
+  write(7);
+  EXPECT_EQ(newest(), 7);
+  EXPECT_TRUE(warnings.empty());
+  EXPECT_EQ(checkpoint_fault(of_step(7)), "");
+  EXPECT_EQ(names(folder.path()), std::set<std::string>{"step-000000007"});
+  EXPECT_EQ(
+      names(of_step(7)),
+      (std::set<std::string>{"config.json", "generation_config.json", "configuration_flasheva_gpt_neox.py",
+                             "modeling_flasheva_gpt_neox.py", "model.safetensors", "optimizer.safetensors",
+                             "state.json", "manifest.json"}));
+  EXPECT_EQ(read_model_config(of_step(7)).attention[0].kind, config.attention[0].kind);
+  const SafetensorsReader model(of_step(7)), optimizer(of_step(7) / optimizer_file_name);
+  for (const StoredTensor& tensor : {model.at("weight"), optimizer.at("second_moment.weight")}) {
+    EXPECT_EQ(tensor.shape, (std::vector<std::int64_t>{2, 3}));
+    EXPECT_EQ(std::memcmp(tensor.data.data(), values.data(), 24), 0);
+  }
+}
+
+TEST_F(Checkpoints, TheNewestByNumberCounts) {
+  for (const int step : {9, 1000000000, 10, 2}) write(step);  // each removes the later ones
+  EXPECT_EQ(names(folder.path()), std::set<std::string>{"step-000000002"});
+  for (const int step : {9, 10, 1000000000}) write(step);
+  EXPECT_EQ(newest(), 1000000000);
+}
+
+TEST_F(Checkpoints, OneOfTheSameNumberIsReplaced) {
+  write(3);
+  values[0] = 9;
+  write(3);
+  const SafetensorsReader model(of_step(3));
+  EXPECT_EQ(std::memcmp(model.at("weight").data.data(), values.data(), 24), 0);
+  EXPECT_EQ(checkpoint_fault(of_step(3)), "");
+}
+
+TEST_F(Checkpoints, KeepsTheNewestFew) {
+  for (int step = 1; step <= 5; ++step) write(step, 2);
+  EXPECT_EQ(names(folder.path()), (std::set<std::string>{"step-000000004", "step-000000005"}));
+}
+
+TEST_F(Checkpoints, OtherFoldersAreNeitherReadNorPruned) {
+  for (const char* name : {"step-", "step-x", "step-1x", "best", "step-00000000000000000000007"})
+    fs::create_directories(folder / name);
+  overwrite(folder / "step-000000050", "a file");
+  write(1, 1);
+  write(2, 1);
+  EXPECT_EQ(newest(), 2);
+  EXPECT_TRUE(warnings.empty());
+  EXPECT_EQ(names(folder.path()).size(), 7u);
+}
+
+// Each flips one bit of one file, then puts it back.
+TEST_F(Checkpoints, AnyFlippedBitIsNoticed) {
+  write(1);
+  write(2);
+  std::mt19937_64 random(11);
+  for (const std::string& name : names(of_step(2))) {
+    const fs::path file = of_step(2) / name;
+    const std::string good = read_text_file(file);
+    for (int trial = 0; trial < 60; ++trial) {
+      const std::size_t byte = random() % good.size(), bit = random() % 8;
+      std::string bad = good;
+      bad[byte] = static_cast<char>(bad[byte] ^ (1 << bit));
+      overwrite(file, bad);
+      ASSERT_EQ(newest(), 1) << name << " byte " << byte << " bit " << bit;
+      ASSERT_EQ(warnings.size(), 1u);
+      ASSERT_NE(warnings[0].find("step-000000002"), std::string::npos) << warnings[0];
+      ASSERT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
+      ASSERT_EQ(warnings[0].find('\n'), std::string::npos) << warnings[0];
+    }
+    overwrite(file, good);
+  }
+  EXPECT_EQ(newest(), 2);
+}
+
+TEST_F(Checkpoints, AnyTruncationIsNoticed) {
+  write(2);
+  std::mt19937_64 random(12);
+  for (const std::string& name : names(of_step(2))) {
+    const fs::path file = of_step(2) / name;
+    const std::string good = read_text_file(file);
+    for (int trial = 0; trial < 10; ++trial) {
+      fs::resize_file(file, trial == 0 ? 0 : trial == 1 ? good.size() - 1 : random() % good.size());
+      ASSERT_EQ(newest(), -1) << name;
+      overwrite(file, good);
+    }
+    overwrite(file, good + "x");
+    ASSERT_EQ(newest(), -1) << name;
+    overwrite(file, good);
+  }
+  EXPECT_EQ(newest(), 2);
+}
+
+TEST_F(Checkpoints, MissingAndForeignFilesAreNoticed) {
+  write(2);
+  for (const std::string& name : names(of_step(2))) {
+    fs::rename(of_step(2) / name, folder / "elsewhere");
+    EXPECT_EQ(newest(), -1) << name;
+    fs::rename(folder / "elsewhere", of_step(2) / name);
+  }
+  overwrite(of_step(2) / "notes.txt", "not mine");
+  EXPECT_EQ(newest(), -1);
+  fs::remove(of_step(2) / "notes.txt");
+  fs::create_directory(of_step(2) / "sub");
+  EXPECT_EQ(newest(), -1);
+  fs::remove(of_step(2) / "sub");
+  EXPECT_EQ(newest(), 2);
+}
+
+TEST_F(Checkpoints, WhatAKilledProcessLeftIsIgnoredAndRemovedByTheNextWrite) {
+  write(1);
+  fs::copy(of_step(1), folder / "writing-step-000000002");
+  EXPECT_EQ(newest(), 1);
+  EXPECT_TRUE(warnings.empty());
+  write(3);
+  EXPECT_EQ(names(folder.path()), (std::set<std::string>{"step-000000001", "step-000000003"}));
+}
+
+TEST_F(Checkpoints, AFolderThatCannotBeMadeIsNamed) {
+  overwrite(folder / "file", "");
+  expect_error(ExitCode::disk, "file/checkpoints: cannot write: Not a directory", [&] {
+    write_checkpoint(folder / "file" / "checkpoints", {1, {}, {}, {}}, config, "", 1);
+  });
+}
+
+}  // namespace
+}  // namespace flasheva

@@ -1,0 +1,126 @@
+#include "src/training/optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "tests/support/fixtures.h"
+#include "tests/support/test_model.h"
+
+namespace flasheva {
+namespace {
+
+TestTensor copy_of(const Tensor& tensor) {
+  TestTensor out(tensor.dtype, Shape{tensor.size()});
+  std::memcpy(out.view().data, tensor.data, tensor.bytes());
+  return out;
+}
+
+class Optimizer : public testing::Test {
+ protected:
+  static constexpr double lr = 0.02;
+
+  void SetUp() override {
+    config.weight_decay = 0.3;
+    config.clip = 0;
+    std::mt19937_64 generator(5);
+    std::normal_distribution<float> normal(0, 0.1f);
+    for (Parameter& parameter : model.parameters.all())
+      for (std::int64_t i = 0; parameter.trained && i < parameter.gradient.size(); ++i)
+        parameter.gradient.as<float>()[i] = normal(generator);
+  }
+
+  double norm_of(const std::string& part) const {
+    double squares = 0;
+    for (const Parameter& parameter : model.parameters.all()) {
+      if (!parameter.trained || parameter.name.find(part) == std::string::npos) continue;
+      for (std::int64_t i = 0; i < parameter.gradient.size(); ++i)
+        squares += std::pow(parameter.gradient.as<float>()[i], 2);
+    }
+    return std::sqrt(squares);
+  }
+
+  // Three updates with the same gradients, each element against AdamW as PyTorch's documentation writes it,
+  // gradients times `scale`.
+  void expect_adamw(double scale) {
+    std::vector<TestTensor> expected;
+    for (const Parameter& parameter : model.parameters.all()) expected.push_back(copy_of(parameter.master));
+    for (int t = 1; t <= 3; ++t) {
+      update_parameters(*model.ops, model.parameters, config, lr, t, norm_of(""));
+      std::size_t index = 0;
+      for (const Parameter& parameter : model.parameters.all()) {
+        TestTensor& weight = expected[index++];
+        for (std::int64_t i = 0; i < weight.size(); ++i) {
+          const double g = scale * parameter.gradient.as<float>()[i];
+          const double m = g * (1 - std::pow(config.beta1, t)), v = g * g * (1 - std::pow(config.beta2, t));
+          const double w = weight.get(i) * (1 - (parameter.shape.rank() >= 2 ? lr * config.weight_decay : 0));
+          weight.set(i, w - lr * (m / (1 - std::pow(config.beta1, t))) /
+                                (std::sqrt(v / (1 - std::pow(config.beta2, t))) + config.eps));
+        }
+      }
+    }
+    std::size_t index = 0;
+    for (const Parameter& parameter : model.parameters.all())  // 3 float32 updates: a few roundings of 6e-8
+      EXPECT_LE(relative_error(copy_of(parameter.master), expected[index++]), 1e-6) << parameter.name;
+  }
+
+  TestModel model{fixture("models/full"), DType::f32, DType::f32, {1, 8}};
+  OptimizerConfig config;
+};
+
+TEST_F(Optimizer, DecaysWeightsOfTwoDimensionsOnly) { expect_adamw(1); }
+
+TEST_F(Optimizer, ClipsByTheGlobalNorm) {
+  config.clip = 0.5;
+  config.eps = 0.1;  // without it Adam hides the size of the gradients
+  ASSERT_GT(norm_of(""), 1);
+  expect_adamw(0.5 / (norm_of("") + 1e-6));
+}
+
+TEST_F(Optimizer, LeavesSmallGradientsAlone) {
+  config.clip = 2 * norm_of("");
+  config.eps = 0.1;
+  expect_adamw(1);
+}
+
+TEST_F(Optimizer, NormsOfTheWholeAndOfItsParts) {
+  const GradientNorms norms = gradient_norms(*model.ops, model.parameters);
+  EXPECT_NEAR(norms.global, norm_of(""), 1e-6 * norms.global);
+  ASSERT_EQ(norms.by_part.size(), 3 + model.config.attention.size());
+  for (const char* part : {"embed_in", "final_layer_norm", "embed_out", "layers.0", "layers.1"})
+    EXPECT_NEAR(norms.by_part.at(part), norm_of(std::string(part) + "."), 1e-6 * norms.global) << part;
+  EXPECT_EQ(norms.first_non_finite, "");
+}
+
+TEST_F(Optimizer, NamesTheFirstGradientThatIsNotFinite) {
+  model.parameters.at("embed_out.weight").gradient.as<float>()[3] = std::numeric_limits<float>::infinity();
+  model.parameters.at("gpt_neox.layers.1.mlp.dense_h_to_4h.bias").gradient.as<float>()[1] = NAN;
+  EXPECT_EQ(gradient_norms(*model.ops, model.parameters).first_non_finite,
+            "gpt_neox.layers.1.mlp.dense_h_to_4h.bias");
+}
+
+TEST(OptimizerOfAPhase, TouchesNoFrozenTensorAndRefreshesBfloat16Copies) {
+  TestModel model(fixture("models/full"), DType::f32, DType::bf16, {1, 8}, {"attention"});
+  std::vector<TestTensor> before;
+  for (Parameter& parameter : model.parameters.all()) {
+    before.push_back(copy_of(parameter.master));
+    for (std::int64_t i = 0; parameter.trained && i < parameter.gradient.size(); ++i)
+      parameter.gradient.as<float>()[i] = 1;
+  }
+  update_parameters(*model.ops, model.parameters, {}, 0.02, 1, 1.0);
+  std::size_t index = 0;
+  for (const Parameter& parameter : model.parameters.all()) {
+    const TestTensor after = copy_of(parameter.master), weight = copy_of(parameter.weight);
+    for (std::int64_t i = 0; i < after.size(); ++i) {
+      EXPECT_EQ(after.get(i) < before[index].get(i), parameter.trained) << parameter.name;
+      EXPECT_EQ(after.get(i) == before[index].get(i), !parameter.trained) << parameter.name;
+      EXPECT_EQ(weight.get(i), static_cast<float>(bf16(static_cast<float>(after.get(i)))));
+    }
+    ++index;
+  }
+}
+
+}  // namespace
+}  // namespace flasheva

@@ -1,0 +1,131 @@
+// The committed two-phase run (tests/fixtures/training) in a temporary folder, trained through train().
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "src/core/file.h"
+#include "src/io/token_file.h"
+#include "src/training/recipe.h"
+#include "tests/support/fixtures.h"
+#include "tests/support/temporary_folder.h"
+
+namespace flasheva {
+
+using Overrides = std::vector<std::string>;
+
+// Lets `steps` optimizer steps begin in one call of train(); in the next one it stops the run, by a signal or
+// as if the process had died.
+class Interrupter final : public Communicator {
+ public:
+  enum class By { signal, crash };
+  struct Crash {};
+
+  Interrupter(By by, int steps) : by_(by), sums_left_(2 * steps) {}
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  // A step sums two single numbers, the counted targets and the loss; validation sums three at once.
+  void all_reduce_sum(std::span<double> values) override {
+    if (values.size() != 1 || sums_left_-- != 0) return;
+    if (by_ == By::crash) throw Crash{};
+    std::raise(SIGTERM);
+  }
+  void all_reduce_sum(Tensor) override {}
+
+ private:
+  By by_;
+  int sums_left_;
+};
+
+inline std::string bytes_of(const std::filesystem::path& file) { return read_text_file(file); }
+
+// The stream of the fixture as a token file.
+inline void write_fixture_tokens(const std::filesystem::path& path) {
+  const SafetensorsReader file(fixture("training/tokens.safetensors"));
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(file.at("tokens").size()));
+  load_tensor(view_of(tokens.data(), {static_cast<std::int64_t>(tokens.size())}), file.at("tokens"),
+              "tokens");
+  TokenFileWriter writer(path, {.vocab_size = 48, .tokenizer = "", .source = "", .eos_token_id = {}});
+  writer.append(tokens);
+  writer.finish();
+}
+
+class TrainingRun {
+ public:
+  TrainingRun() : ops_(make_cpu_ops()) { write_fixture_tokens(folder_ / "tokens.h5"); }
+
+  std::filesystem::path output() const { return folder_ / "run"; }
+  std::filesystem::path tokens() const { return folder_ / "tokens.h5"; }
+  std::filesystem::path checkpoint(int step) const {
+    return output() / "checkpoints" / fmt::format("step-{:09}", step);
+  }
+
+  Config config(Overrides overrides = {}) const {
+    overrides.insert(overrides.begin(), {"run.output=" + output().string(), "data.train=" + tokens().string(),
+                                         "model.from=" + fixture("training/model").string()});
+    return load_config(fixture("training/run.yaml"), overrides);
+  }
+
+  TrainOutcome train(const Overrides& overrides = {}, bool fresh = false) {
+    return flasheva::train(config(overrides), *ops_, *make_single_communicator(), fresh);
+  }
+
+  // Trains until `steps` more steps are done, then stops by a signal.
+  TrainOutcome train_until_signal(int steps, const Overrides& overrides) {
+    Interrupter interrupter(Interrupter::By::signal, steps - 1);
+    return flasheva::train(config(overrides), *ops_, interrupter, false);
+  }
+
+  // Trains until `steps` more steps are done, then loses everything that is not on disk.
+  void train_until_crash(int steps, const Overrides& overrides) {
+    Interrupter interrupter(Interrupter::By::crash, steps);
+    EXPECT_THROW(flasheva::train(config(overrides), *ops_, interrupter, false), Interrupter::Crash);
+  }
+
+  // What train() says on standard error.
+  std::string messages_of_training(const Overrides& overrides, bool fresh = false) {
+    testing::internal::CaptureStderr();
+    try {
+      train(overrides, fresh);
+    } catch (...) {
+      testing::internal::GetCapturedStderr();
+      throw;
+    }
+    return testing::internal::GetCapturedStderr();
+  }
+
+  // metrics.jsonl without speeds, the one figure that two equal runs need not share.
+  std::vector<nlohmann::ordered_json> metrics() const {
+    std::vector<nlohmann::ordered_json> entries;
+    std::ifstream file(output() / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      entries.push_back(nlohmann::ordered_json::parse(line));
+      entries.back().erase("tokens_per_second");
+    }
+    return entries;
+  }
+
+  // A figure of every entry that has it.
+  std::vector<double> column(const std::string& key) const {
+    std::vector<double> values;
+    for (const auto& entry : metrics())
+      if (entry.contains(key)) values.push_back(entry[key]);
+    return values;
+  }
+
+  std::string final_model() const { return bytes_of(output() / "model" / "model.safetensors"); }
+
+ private:
+  TemporaryFolder folder_{memory_folder()};
+  std::unique_ptr<Ops> ops_;
+};
+
+}  // namespace flasheva
