@@ -203,8 +203,9 @@ inline Floats exp2_of_parts(Floats f, Floats shifted) {
   p = fma(p, f, broadcast(2.4022648e-1f));
   p = fma(p, f, broadcast(6.9314718e-1f));
   p = fma(p, f, broadcast(1.0f));
-  const Ints exponent = std::bit_cast<Ints>(shifted) << 23;  // the magic's own low bits are 0
-  const Ints one = std::bit_cast<Ints>(broadcast(1.0f));
+  // The magic's own low bits are 0. Unsigned, for lanes out of range, whose result is not used, wrap around.
+  const Words exponent = std::bit_cast<Words>(shifted) << 23;
+  const Words one = std::bit_cast<Words>(broadcast(1.0f));
   return p * std::bit_cast<Floats>(exponent + one);
 }
 
