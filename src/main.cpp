@@ -2,12 +2,16 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "src/commands/commands.h"
 #include "src/core/error.h"
+#include "src/core/text.h"
 
 namespace {
 
@@ -19,9 +23,26 @@ constexpr void (*commands[])(CLI::App&) = {
     flasheva::add_plan,   flasheva::add_bench,    flasheva::add_info,
 };
 
-int report(const char* message, ExitCode code) {
-  std::fprintf(stderr, "flasheva: %s\n", message);
+// A message is one line, whatever file names it holds.
+int report(std::string message, ExitCode code) {
+  for (char& c : message)
+    if (c == '\n' || c == '\r') c = ' ';
+  std::fprintf(stderr, "flasheva: %s\n", message.c_str());
   return static_cast<int>(code);
+}
+
+// CLI11 says of a misspelt command only that one is required.
+void check_command(const CLI::App& program, const std::vector<std::string>& words) {
+  const CLI::App* app = &program;
+  for (const std::string& word : words) {
+    if (app->get_require_subcommand_min() == 0 || word.empty() || word[0] == '-') return;
+    std::vector<std::string> names;
+    for (const CLI::App* command : app->get_subcommands({})) names.push_back(command->get_name());
+    if (std::find(names.begin(), names.end(), word) == names.end())
+      flasheva::fail(ExitCode::usage, "no command '{}'; there are {}", flasheva::printable(word),
+                     fmt::join(names, ", "));
+    app = app->get_subcommand(word);
+  }
 }
 
 }  // namespace
@@ -31,11 +52,12 @@ int main(int argc, char** argv) {
   program.require_subcommand(1);
   for (const auto add : commands) add(program);
   try {
+    check_command(program, {argv + 1, argv + argc});
     program.parse(argc, argv);
     return static_cast<int>(ExitCode::done);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return program.exit(error);  // --help
-    return report(fmt::format("{}; see flasheva --help", error.what()).c_str(), ExitCode::usage);
+    return report(fmt::format("{}; see flasheva --help", error.what()), ExitCode::usage);
   } catch (const flasheva::Error& error) {
     return report(error.what(), error.code());
   } catch (const std::bad_alloc&) {
