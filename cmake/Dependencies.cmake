@@ -1,4 +1,4 @@
-# Libraries: required ones fail the configuration; CUDA, MPI and NCCL are used where they are found.
+# Libraries: required ones fail the configuration; CUDA, MPI and NCCL are looked for and left out where missing.
 find_package(fmt REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(yaml-cpp REQUIRED)
@@ -38,9 +38,11 @@ else()
   message(STATUS "MPI: not found; built for one rank")
 endif()
 
-find_library(NCCL_LIBRARY nccl)
-if(FLASHEVA_HAS_CUDA AND NCCL_LIBRARY)
+if(FLASHEVA_HAS_CUDA)
+  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/local/cuda/lib)
+endif()
+if(NCCL_LIBRARY)
   message(STATUS "NCCL: ${NCCL_LIBRARY}")
 else()
-  message(STATUS "NCCL: not used; it needs CUDA and libnccl")
+  message(STATUS "NCCL: not found with CUDA; built for one GPU a run")
 endif()
