@@ -2,7 +2,7 @@
 # Builds and runs every test: the release build, formatting, the same tests under the address and undefined
 # behaviour sanitizers, and the fuzz targets for 60 s each.
 #
-#     scripts/test.sh          about 20 minutes on 2 cores, the first build included
+#     scripts/test.sh          about 25 minutes on 2 cores, the first build included
 #     scripts/test.sh --long   fuzzes each target for 20 minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,5 +42,5 @@ part "format" check_format
 part "tests" run_tests release
 part "build with sanitizers" scripts/build.sh asan
 part "tests with sanitizers" run_tests asan
-part "build fuzz targets" scripts/build.sh fuzz
+part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer
 for target in safetensors config tokenizer; do part "fuzz $target" fuzz "$target"; done
