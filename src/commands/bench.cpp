@@ -21,6 +21,7 @@ void add_step(CLI::App& bench) {
   command->add_option("--phase", options->phase, "name of the phase; default: the last");
   command->add_option("--steps", options->steps, "timed steps, after one that is not")
       ->check(CLI::PositiveNumber);
+  command->add_flag("--operations", options->operations, "also print where the time of a step goes");
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);
   command->callback([options] { bench_step(*options); });

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "kernels/buffer.h"
+#include "kernels/timed_ops.h"
 #include "src/commands/figures.h"
 #include "src/core/error.h"
 #include "src/model/initialize.h"
@@ -47,6 +49,50 @@ std::vector<GemmShape> shapes_of(const ModelConfig& model, std::int64_t rows) {
           {4096, 4096, 4096}};
 }
 
+// Bytes read and written a second by a copy far larger than the caches.
+double measure_copy_peak(Ops& ops) {
+  Tensor out, in;
+  MemoryPlan plan;
+  for (Tensor* tensor : {&out, &in}) plan.add(*tensor, "copy", DType::f32, {1 << 25});
+  Buffer memory(plan.bytes());
+  memory.bind(plan);
+  TimedOps timed(ops);
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    timed.clear();
+    timed.cast(out, in);
+    const TimedOps::Total& total = timed.totals().begin()->second;
+    best = std::max(best, total.bytes / total.seconds);
+  }
+  return best;
+}
+
+// Where the time of a step goes, slowest first.
+nlohmann::ordered_json operations_of(const TimedOps& timed, int steps) {
+  std::vector<std::pair<std::string, TimedOps::Total>> totals(timed.totals().begin(), timed.totals().end());
+  std::sort(totals.begin(), totals.end(),
+            [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  auto operations = nlohmann::ordered_json::array();
+  for (const auto& [name, total] : totals)
+    operations.push_back({{"operation", name},
+                          {"calls", static_cast<double>(total.calls) / steps},
+                          {"seconds", total.seconds / steps},
+                          {"bytes_per_second", total.bytes / total.seconds},
+                          {"flops_per_second", total.flops / total.seconds}});
+  return operations;
+}
+
+void print_operations(const nlohmann::ordered_json& operations, double step_seconds) {
+  fmt::print("\n{:<46} {:>6} {:>9} {:>7} {:>8} {:>8}\n", "operation, of a step", "calls", "ms", "share",
+             "GFLOP/s", "GB/s");
+  for (const auto& row : operations) {
+    const double seconds = row["seconds"], flops = row["flops_per_second"], bytes = row["bytes_per_second"];
+    fmt::print("{:<46} {:>6} {:>9.2f} {:>6.1f}% {:>8} {:>8.1f}\n", row["operation"].get<std::string>(),
+               row["calls"].get<double>(), seconds * 1e3, 100 * seconds / step_seconds,
+               flops > 0 ? fmt::format("{:.1f}", flops / 1e9) : "", bytes / 1e9);
+  }
+}
+
 }  // namespace
 
 void bench_step(const BenchStepOptions& options) {
@@ -54,9 +100,10 @@ void bench_step(const BenchStepOptions& options) {
   const ModelConfig model = resolve_model(config);
   const PhaseConfig& phase = find_phase(config, options.phase);
   const auto ops = options.device.make_ops(to_string(config.run.device));
+  TimedOps timed(*ops);
   const auto communicator = make_single_communicator();
 
-  Trainer trainer(config, model, *ops, *communicator);
+  Trainer trainer(config, model, options.operations ? static_cast<Ops&>(timed) : *ops, *communicator);
   initialize_from_scratch(trainer.parameters(), model, *ops, config.run.seed);
   trainer.begin_phase(phase);
   fill_with_synthetic_tokens(trainer.batch(), model.vocab_size);
@@ -64,6 +111,7 @@ void bench_step(const BenchStepOptions& options) {
   Progress progress;
   std::vector<double> seconds;
   for (int i = 0; i <= options.steps; ++i, ++progress.step) {
+    if (i == 1) timed.clear();
     const auto start = std::chrono::steady_clock::now();
     trainer.step_on_batch(progress);
     if (i > 0)
@@ -76,14 +124,19 @@ void bench_step(const BenchStepOptions& options) {
   const double peak =
       measure_gemm_peak(*ops, compute, shapes_of(model, std::min(config.batch.micro, S) * T), 0.5);
   const double speed = step_flops(model, trainer.parameters(), S, T) / step_seconds;
-  print_figures({{"phase", phase.name},
-                 {"precision", to_string(phase.precision)},
-                 {"seconds_per_step", step_seconds},
-                 {"tokens_per_second", static_cast<double>(S * T) / step_seconds},
-                 {"model_flops_per_second", speed},
-                 {"gemm_peak_flops_per_second", peak},
-                 {"share_of_peak", speed / peak}},
-                options.json);
+  nlohmann::ordered_json figures = {{"phase", phase.name},
+                                    {"precision", to_string(phase.precision)},
+                                    {"seconds_per_step", step_seconds},
+                                    {"tokens_per_second", static_cast<double>(S * T) / step_seconds},
+                                    {"model_flops_per_second", speed},
+                                    {"gemm_peak_flops_per_second", peak},
+                                    {"share_of_peak", speed / peak}};
+  if (options.operations) {
+    figures["copy_peak_bytes_per_second"] = measure_copy_peak(*ops);
+    figures["operations"] = operations_of(timed, options.steps);
+  }
+  print_figures(figures, options.json);
+  if (options.operations) print_operations(figures["operations"], step_seconds);
 }
 
 }  // namespace flasheva

@@ -12,6 +12,7 @@ struct BenchStepOptions {
   std::string config, phase, json;
   std::vector<std::string> overrides;
   int steps = 5;
+  bool operations = false;  // also print where the time of a step goes
   DeviceOptions device;
 };
 

@@ -9,9 +9,11 @@
 namespace flasheva {
 
 void print_figures(const nlohmann::ordered_json& figures, const std::string& json_path) {
-  for (const auto& [key, value] : figures.items())
+  for (const auto& [key, value] : figures.items()) {
+    if (value.is_array()) continue;
     fmt::print("{:<28} {}\n", key,
                value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
+  }
   if (!json_path.empty()) write_file_atomically(json_path, figures.dump(1) + "\n");
 }
 

@@ -7,7 +7,8 @@
 
 namespace flasheva {
 
-// One line a figure on standard output; with a `json_path`, the object goes to that file too.
+// One line a figure on standard output, arrays left out; with a `json_path`, the object goes to that file
+// too.
 void print_figures(const nlohmann::ordered_json& figures, const std::string& json_path);
 
 double median(std::vector<double> values);

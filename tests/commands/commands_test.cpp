@@ -330,6 +330,21 @@ TEST_F(Commands, PlanAndBenchStepNeedTheConfigAlone) {
   }
 }
 
+TEST_F(Commands, BenchStepSaysWhereTheTimeGoes) {
+  const std::string table =
+      expect_done({"bench", "step", "--steps", "2", "--operations", "--json", space->at("b.json"),
+                   space->at("tune.yaml"), "model.from=" + pretrained()});
+  const nlohmann::json figures = read_json(space->folder / "b.json");
+  EXPECT_GT(figures["copy_peak_bytes_per_second"], 0);
+  double seconds = 0;
+  for (const nlohmann::json& row : figures["operations"]) {
+    seconds += row["seconds"].get<double>();
+    EXPECT_THAT(table, HasSubstr(row["operation"].get<std::string>()));
+  }
+  EXPECT_THAT(table, HasSubstr("chunk_summary_backward"));
+  EXPECT_GT(seconds, 0);
+}
+
 TEST_F(Commands, BenchAttentionMeasuresEveryKind) {
   for (const char* kind : {"full", "sliding", "eva"}) {
     expect_done({"bench",       "attention", "--kind",    kind, "--heads",  "2",

@@ -1,0 +1,173 @@
+#include "kernels/timed_ops.h"
+
+#include <chrono>
+
+namespace flasheva {
+
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string label(const char* operation, const Shape& shape) {
+  std::string text = operation;
+  for (int i = 0; i < shape.rank(); ++i) text.append(i == 0 ? " " : "x").append(std::to_string(shape[i]));
+  return text;
+}
+
+double bytes_of(std::initializer_list<Tensor> tensors) {
+  double bytes = 0;
+  for (const Tensor& tensor : tensors)
+    if (tensor) bytes += static_cast<double>(tensor.bytes());
+  return bytes;
+}
+
+double product_flops(const Shape& shape) { return 2.0 * static_cast<double>(shape.size()); }
+
+}  // namespace
+
+template <class Call>
+void TimedOps::measure(const char* operation, const Shape& shape, std::initializer_list<Tensor> tensors,
+                       double flops, const Call& call) {
+  const double start = seconds_now();
+  call();
+  const double seconds = seconds_now() - start;
+  Total& total = totals_[label(operation, shape)];
+  ++total.calls;
+  total.seconds += seconds;
+  total.bytes += bytes_of(tensors);
+  total.flops += flops;
+}
+
+void TimedOps::zero(Tensor out) {
+  measure("zero", {}, {out}, 0, [&] { ops_.zero(out); });
+}
+
+void TimedOps::cast(Tensor out, Tensor in) {
+  measure("cast", {}, {out, in}, 0, [&] { ops_.cast(out, in); });
+}
+
+void TimedOps::fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) {
+  measure("fill_normal", {}, {out}, 0, [&] { ops_.fill_normal(out, standard_deviation, seed, stream); });
+}
+
+// A token's row alone is read, not the table.
+void TimedOps::embedding_forward(Tensor out, Tensor tokens, Tensor table) {
+  measure("embedding_forward", out.shape, {out, out, tokens}, 0,
+          [&] { ops_.embedding_forward(out, tokens, table); });
+}
+
+void TimedOps::embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) {
+  measure("embedding_backward", dout.shape, {dout, dout, tokens}, 0,
+          [&] { ops_.embedding_backward(dtable, dout, tokens); });
+}
+
+void TimedOps::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                                 double eps) {
+  measure("layernorm_forward", x.shape, {out, x}, 0,
+          [&] { ops_.layernorm_forward(out, mean, rstd, x, weight, bias, eps); });
+}
+
+void TimedOps::layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x,
+                                  Tensor weight, Tensor mean, Tensor rstd) {
+  measure("layernorm_backward", x.shape, {dx, dx, dout, x}, 0,
+          [&] { ops_.layernorm_backward(dx, dweight, dbias, dout, x, weight, mean, rstd); });
+}
+
+void TimedOps::linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) {
+  const Shape shape{x.dim(0), x.dim(1), weight.dim(0)};
+  measure("linear_forward", shape, {out, x, weight}, product_flops(shape),
+          [&] { ops_.linear_forward(out, x, weight, bias); });
+}
+
+void TimedOps::linear_backward_input(Tensor dx, Tensor dout, Tensor weight) {
+  const Shape shape{dx.dim(0), dx.dim(1), weight.dim(0)};
+  measure("linear_backward_input", shape, {dx, dout, weight}, product_flops(shape),
+          [&] { ops_.linear_backward_input(dx, dout, weight); });
+}
+
+void TimedOps::linear_backward_weight(Tensor dweight, Tensor dbias, Tensor dout, Tensor x) {
+  const Shape shape = dweight ? Shape{x.dim(0), x.dim(1), dout.dim(1)} : dout.shape;
+  measure(dweight ? "linear_backward_weight" : "linear_backward_bias", shape, {dweight, dweight, dout, x},
+          dweight ? product_flops(shape) : 0, [&] { ops_.linear_backward_weight(dweight, dbias, dout, x); });
+}
+
+void TimedOps::gelu_forward(Tensor out, Tensor x) {
+  measure("gelu_forward", x.shape, {out, x}, 0, [&] { ops_.gelu_forward(out, x); });
+}
+
+void TimedOps::gelu_backward(Tensor dx, Tensor dout, Tensor x) {
+  measure("gelu_backward", x.shape, {dx, dout, x}, 0, [&] { ops_.gelu_backward(dx, dout, x); });
+}
+
+void TimedOps::residual(Tensor out, Tensor x, Tensor a, Tensor b) {
+  measure("residual", x.shape, {out, x, a, b}, 0, [&] { ops_.residual(out, x, a, b); });
+}
+
+void TimedOps::qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) {
+  measure("qkv_rotary_forward", q.shape, {q, k, v, qkv}, 0,
+          [&] { ops_.qkv_rotary_forward(q, k, v, qkv, cosine, sine); });
+}
+
+void TimedOps::qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) {
+  measure("qkv_rotary_backward", dq.shape, {dqkv, dq, dk, dv}, 0,
+          [&] { ops_.qkv_rotary_backward(dqkv, dq, dk, dv, cosine, sine); });
+}
+
+void TimedOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
+                                     const EvaParameters& parameters, const ChunkSummaryConfig& config) {
+  measure("chunk_summary_forward", q.shape, {kappa, beta, q, k, v}, 0,
+          [&] { ops_.chunk_summary_forward(kappa, beta, q, k, v, parameters, config); });
+}
+
+void TimedOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients,
+                                      Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
+                                      const EvaParameters& parameters, const ChunkSummaryConfig& config) {
+  measure("chunk_summary_backward", q.shape, {dq, dq, dk, dk, dv, dv, dkappa, dbeta, q, k, v}, 0, [&] {
+    ops_.chunk_summary_backward(dq, dk, dv, gradients, dkappa, dbeta, q, k, v, parameters, config);
+  });
+}
+
+void TimedOps::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
+                                 Tensor beta, Tensor chunk_bias, const AttentionConfig& config) {
+  measure("attention_forward", q.shape, {out, q, k, v, kappa, beta}, 0,
+          [&] { ops_.attention_forward(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config); });
+}
+
+void TimedOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta,
+                                  Tensor dchunk_bias, Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q,
+                                  Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor chunk_bias,
+                                  const AttentionConfig& config) {
+  measure("attention_backward", q.shape, {dq, dk, dv, dkappa, dbeta, dout, out, q, k, v, kappa, beta}, 0,
+          [&] {
+            ops_.attention_backward(dq, dk, dv, dkappa, dbeta, dchunk_bias, dout, out, log_sum_exp, q, k, v,
+                                    kappa, beta, chunk_bias, config);
+          });
+}
+
+void TimedOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
+                                     Tensor mask) {
+  measure("cross_entropy_forward", logits.shape, {logits}, 0,
+          [&] { ops_.cross_entropy_forward(losses, correct, logits, targets, mask); });
+}
+
+void TimedOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
+                                      double scale) {
+  measure("cross_entropy_backward", logits.shape, {logits, logits}, 0,
+          [&] { ops_.cross_entropy_backward(logits, losses, targets, mask, scale); });
+}
+
+double TimedOps::sum_of_squares(Tensor x) {
+  double sum = 0;
+  measure("sum_of_squares", {}, {x}, 0, [&] { sum = ops_.sum_of_squares(x); });
+  return sum;
+}
+
+void TimedOps::adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
+                     const AdamWConfig& config) {
+  measure("adamw", {}, {weight, weight, low_precision, m, m, v, v, gradient}, 0,
+          [&] { ops_.adamw(weight, low_precision, m, v, gradient, config); });
+}
+
+}  // namespace flasheva

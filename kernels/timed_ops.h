@@ -1,0 +1,72 @@
+// Ops that measures another Ops: where the time of a step goes, operation by operation and shape by shape.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "kernels/ops.h"
+
+namespace flasheva {
+
+class TimedOps final : public Ops {
+ public:
+  // All calls of one operation with one shape.
+  struct Total {
+    std::int64_t calls = 0;
+    double seconds = 0;
+    double bytes = 0;  // of the tensors named in the calls, each once
+    double flops = 0;  // of matrix products alone
+  };
+
+  explicit TimedOps(Ops& ops) : ops_(ops) {}
+
+  // By "operation shape", the shape being (N, I, O) of a linear layer and the first tensor's elsewhere.
+  const std::map<std::string, Total>& totals() const { return totals_; }
+  void clear() { totals_.clear(); }
+
+  void zero(Tensor out) override;
+  void cast(Tensor out, Tensor in) override;
+  void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;
+  void embedding_forward(Tensor out, Tensor tokens, Tensor table) override;
+  void embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) override;
+  void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                         double eps) override;
+  void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x, Tensor weight,
+                          Tensor mean, Tensor rstd) override;
+  void linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) override;
+  void linear_backward_input(Tensor dx, Tensor dout, Tensor weight) override;
+  void linear_backward_weight(Tensor dweight, Tensor dbias, Tensor dout, Tensor x) override;
+  void gelu_forward(Tensor out, Tensor x) override;
+  void gelu_backward(Tensor dx, Tensor dout, Tensor x) override;
+  void residual(Tensor out, Tensor x, Tensor a, Tensor b) override;
+  void qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) override;
+  void qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) override;
+  void chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
+                             const EvaParameters& parameters, const ChunkSummaryConfig& config) override;
+  void chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients, Tensor dkappa,
+                              Tensor dbeta, Tensor q, Tensor k, Tensor v, const EvaParameters& parameters,
+                              const ChunkSummaryConfig& config) override;
+  void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
+                         Tensor beta, Tensor chunk_bias, const AttentionConfig& config) override;
+  void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tensor dchunk_bias,
+                          Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                          Tensor kappa, Tensor beta, Tensor chunk_bias,
+                          const AttentionConfig& config) override;
+  void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
+                             Tensor mask) override;
+  void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
+                              double scale) override;
+  double sum_of_squares(Tensor x) override;
+  void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
+             const AdamWConfig& config) override;
+
+ private:
+  template <class Call>
+  void measure(const char* operation, const Shape& shape, std::initializer_list<Tensor> tensors, double flops,
+               const Call& call);
+
+  Ops& ops_;
+  std::map<std::string, Total> totals_;
+};
+
+}  // namespace flasheva
