@@ -10,10 +10,13 @@ namespace flasheva {
 namespace {
 
 // Logits of one slice: large enough that the head's weights are read few times, small beside a whole batch.
-constexpr std::int64_t max_slice_elements = std::int64_t{1} << 25;
+constexpr std::int64_t max_slice_elements = 40'000'000;
 
+// Slices of (nearly) the same number of rows: a short last one would be a slow product.
 std::int64_t slice_rows(std::int64_t rows, std::int64_t vocab_size) {
-  return std::min(rows, std::max<std::int64_t>(64, max_slice_elements / vocab_size));
+  const std::int64_t most = std::max<std::int64_t>(64, max_slice_elements / vocab_size);
+  const std::int64_t slices = (rows + most - 1) / most;
+  return (rows + slices - 1) / slices;
 }
 
 double sum_of(const Tensor& x) {
