@@ -4,7 +4,7 @@
 //           applied to [ v_m ; beta_c ],  s = 1/sqrt(d)
 //
 // with the online softmax of Milakov and Gimelshein (2018) and the recomputing backward of Dao et al. (2022).
-// Logits live in units of log2: q carries s log2(e), so that every exponential is a power of two.
+// Logits live in units of log2: q carries s log2(e).
 #include <omp.h>
 
 #include <cmath>
@@ -14,6 +14,8 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention_block.h"
+#include "kernels/cpu/attention_softmax.h"
+#include "kernels/cpu/attention_source.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/carver.h"
 #include "kernels/cpu/cpu_ops.h"
@@ -52,13 +54,6 @@ R chunk_bias_of(std::int64_t h, Tensor chunk_bias, const AttentionConfig& config
   return 0;
 }
 
-// A head's keys and values: tokens, then chunks.
-template <class T, class R = Accumulator<T>>
-void gather_keys(R* keys, const T* tokens, const T* chunks, const Sizes& sizes) {
-  widen_rows(keys, tokens, sizes.d, sizes.T, sizes.d);
-  widen_rows(keys + sizes.T * row_stride<R>(sizes.d), chunks, sizes.d, sizes.C, sizes.d);
-}
-
 // out (padded queries, d padded) = the block's rows of `in` (T rows, in_row apart) * scale; rows that pad are
 // 0.
 template <class R, class T>
@@ -81,7 +76,7 @@ void for_key_blocks(const Seen<R>& seen, const QueryBlock& block, const F& f) {
 
 template <class R>
 struct ForwardScratch {
-  R *keys, *values;        // (T + C, d) of one head
+  R *keys, *values;        // (T + C, d) of one head, where they are copied
   R *queries, *queries_t;  // (query_block, d) and its transposed panels
   R* out;                  // (query_block, d), not yet divided by `sum`
   R *max, *sum;            // (query_block): of the logits and of exp2(logit - max), so far
@@ -96,42 +91,10 @@ struct ForwardScratch {
   }
 };
 
-// One online-softmax step of a panel of queries: s (keys, panel) becomes exp2(s + bias - max) with the
-// maximum so far; out (panel, d) and sum, gathered under the maximum before, are brought to the new one.
-template <class R>
-void softmax_step(R* s, std::int64_t keys, R bias, R* max, R* sum, R* out, std::int64_t d) {
-  constexpr int lanes = simd::lanes<R>;
-  R correction[panel<R>];
-  bool corrected = false;
-  for (int v = 0; v < panel<R>; v += lanes) {
-    const auto max_before = simd::load(max + v);
-    auto largest = max_before - bias;
-    for (std::int64_t j = 0; j < keys; ++j) largest = simd::max(simd::load(s + j * panel<R> + v), largest);
-    simd::Vector<R> added{};
-    for (std::int64_t j = 0; j < keys; ++j) {
-      R* x = s + j * panel<R> + v;
-      const auto weight = simd::exp2(simd::load(x) - largest);
-      added += weight;
-      simd::store(x, weight);
-    }
-    const auto max_now = largest + bias;
-    const auto factor = simd::exp2(max_before - max_now);
-    simd::store(sum + v, simd::fma(simd::load(sum + v), factor, added));
-    simd::store(max + v, max_now);
-    simd::store(correction + v, factor);
-  }
-  for (R factor : correction) corrected |= factor != 1;
-  if (!corrected) return;
-  const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
-  for (int i = 0; i < panel<R>; ++i)
-    for (std::int64_t k = 0; k < width; k += lanes)
-      simd::store(out + i * row + k, simd::load(out + i * row + k) * correction[i]);
-}
-
 // Adds what the block's queries see of one source.
 template <class R>
-void attend(const ForwardScratch<R>& scratch, const Seen<R>& seen, const QueryBlock& block, R bias,
-            std::int64_t d) {
+void attend(const ForwardScratch<R>& scratch, const Source<R>& source, const Seen<R>& seen,
+            const QueryBlock& block, R bias, std::int64_t d) {
   const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
   for_key_blocks(seen, block, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = 0; p < block.padded; p += panel<R>) {
@@ -139,11 +102,11 @@ void attend(const ForwardScratch<R>& scratch, const Seen<R>& seen, const QueryBl
       if (keys.empty()) continue;
       R* s = scratch.weights;
       R* out = scratch.out + p * row;
-      multiply<R>(Store::overwrite, s, panel<R>, {scratch.keys + keys.begin * row, row, 1},
+      multiply<R>(Store::overwrite, s, panel<R>, {source.keys + keys.begin * row, row, 1},
                   scratch.queries_t + p * width, panel<R>, keys.count(), panel<R>, d);
       mask(s, panel<R>, seen, p, keys);
       softmax_step(s, keys.count(), bias, scratch.max + p, scratch.sum + p, out, d);
-      multiply<R>(Store::accumulate, out, row, {s, 1, panel<R>}, scratch.values + keys.begin * row, row,
+      multiply<R>(Store::accumulate, out, row, {s, 1, panel<R>}, source.values + keys.begin * row, row,
                   panel<R>, width, keys.count());
     }
   });
@@ -151,8 +114,9 @@ void attend(const ForwardScratch<R>& scratch, const Seen<R>& seen, const QueryBl
 
 // out (T, d; rows H d apart), log_sum_exp (T): the rows of one block of queries of one head.
 template <class T, class R = Accumulator<T>>
-void forward_block(T* out, R* log_sum_exp, const T* q, const ForwardScratch<R>& scratch, std::int64_t begin,
-                   R bias, const Sizes& sizes, const AttentionConfig& config) {
+void forward_block(T* out, R* log_sum_exp, const T* q, const ForwardScratch<R>& scratch,
+                   const Sources<R>& sources, std::int64_t begin, R bias, const Sizes& sizes,
+                   const AttentionConfig& config) {
   const QueryBlock block = query_block_at<R>(begin, sizes.T);
   const std::int64_t d = sizes.d, row = row_stride<R>(d);
   gather_queries(scratch.queries, q, d, block, d, softmax_scale<R>(sizes) * log2_e<R>);
@@ -162,8 +126,9 @@ void forward_block(T* out, R* log_sum_exp, const T* q, const ForwardScratch<R>& 
   // Finite, so that a panel whose queries have seen nothing yet subtracts no infinities.
   std::fill(scratch.max, scratch.max + block.padded, std::numeric_limits<R>::lowest() / 2);
 
-  attend(scratch, seen_tokens<R>(config.visibility, block), block, R(0), d);
-  if (sizes.C > 0) attend(scratch, seen_chunks<R>(config.visibility, block, sizes), block, bias, d);
+  attend(scratch, sources.tokens, seen_tokens<R>(config.visibility, block), block, R(0), d);
+  if (sizes.C > 0)
+    attend(scratch, sources.chunks, seen_chunks<R>(config.visibility, block, sizes), block, bias, d);
 
   for (std::int64_t i = 0; i < block.count; ++i) {
     const std::int64_t n = block.begin + i;
@@ -185,27 +150,28 @@ void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tenso
     const std::int64_t head = task / parts, b = head / sizes.H, h = head % sizes.H;
     const auto scratch = carve_thread_memory<ForwardScratch<R>>(sizes);
     const std::int64_t tokens = head * sizes.T * sizes.d, chunks = head * sizes.C * sizes.d;
-    gather_keys(scratch.keys, k.as<T>() + tokens, kappa.as<T>() + chunks, sizes);
-    gather_keys(scratch.values, v.as<T>() + tokens, beta.as<T>() + chunks, sizes);
+    const Sources<R> sources(scratch.keys, scratch.values, k.as<T>() + tokens, v.as<T>() + tokens,
+                             kappa.as<T>() + chunks, beta.as<T>() + chunks, sizes);
     const R bias = chunk_bias_of<T>(h, chunk_bias, config);
     for (std::int64_t i = task % parts; i < blocks; i += parts)
       forward_block<T>(out.as<T>() + (b * sizes.T * sizes.H + h) * sizes.d,
-                       log_sum_exp.as<R>() + head * sizes.T, q.as<T>() + tokens, scratch, i * query_block,
-                       bias, sizes, config);
+                       log_sum_exp.as<R>() + head * sizes.T, q.as<T>() + tokens, scratch, sources,
+                       i * query_block, bias, sizes, config);
   }
 }
 
 // --- backward -------------------------------------------------------------------------------------------
 //     P = exp(logit - log_sum_exp)      dS = P * (dP - D),  dP = dO V^T,  D = rowsum(dO * O)
 //     dV = P^T dO      dQ = s dS K      dK = s dS^T Q      dbias = sum of dS over the chunks
+// As Q carries s log2(e), dS carries ln(2) (through dP and D) until dQ and dbias take it out.
 
 template <class R>
 struct BackwardScratch {
-  R *keys, *values, *dkeys, *dvalues;  // (T + C, d) of one head
+  R *keys, *values, *dkeys, *dvalues;  // (T + C, d) of one head, where they are copied
   R *queries, *queries_t;              // (query_block, d) and its transposed panels
   R *dout, *dout_t, *dqueries;
-  R *log_sum_exp, *dout_dot_out;  // (query_block); the first in units of log2
-  R *weights, *dlogits;           // P^T and dS^T (key_block, query_block)
+  R *log_sum_exp, *dout_dot_out;  // (query_block); the first in units of log2, the second times ln(2)
+  R *weights, *dlogits;           // P^T and ln(2) dS^T (key_block, query_block)
 
   BackwardScratch(Carver& carver, const Sizes& sizes) {
     const std::int64_t row = row_stride<R>(sizes.d);
@@ -216,30 +182,10 @@ struct BackwardScratch {
   }
 };
 
-// s (keys, panel) = P and dp = dS of a panel of queries; both have rows query_block apart. The sum of dS.
+// P^T, dS^T and dQ of one panel of queries against keys begin .. end - 1 of a source. The sum of dS.
 template <class R>
-R weights_and_dlogits(R* s, R* dp, std::int64_t keys, R bias, const R* log_sum_exp, const R* dout_dot_out) {
-  constexpr int lanes = simd::lanes<R>;
-  simd::Vector<R> sum{};
-  for (int v = 0; v < panel<R>; v += lanes) {
-    const auto shift = simd::load(log_sum_exp + v) - bias, D = simd::load(dout_dot_out + v);
-    for (std::int64_t j = 0; j < keys; ++j) {
-      R* x = s + j * query_block + v;
-      R* dx = dp + j * query_block + v;
-      const auto weight = simd::exp2(simd::load(x) - shift);
-      const auto dlogit = weight * (simd::load(dx) - D);
-      simd::store(x, weight);
-      simd::store(dx, dlogit);
-      sum += dlogit;
-    }
-  }
-  return simd::sum(sum);
-}
-
-// P^T, dS^T and dQ of one panel of queries against keys begin .. end - 1. The sum of dS.
-template <class R>
-R backward_panel(const BackwardScratch<R>& scratch, const Seen<R>& seen, std::int64_t p, std::int64_t begin,
-                 std::int64_t end, R bias, std::int64_t d) {
+R backward_panel(const BackwardScratch<R>& scratch, const BackwardSource<R>& source, const Seen<R>& seen,
+                 std::int64_t p, std::int64_t begin, std::int64_t end, R bias, std::int64_t d) {
   const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
   const KeyRange keys = keys_of_panel(seen, p, begin, end);
   const auto zero = [&](std::int64_t from, std::int64_t to) {
@@ -255,10 +201,10 @@ R backward_panel(const BackwardScratch<R>& scratch, const Seen<R>& seen, std::in
 
   R* s = scratch.weights + (keys.begin - begin) * query_block + p;
   R* dp = scratch.dlogits + (keys.begin - begin) * query_block + p;
-  const R* keys_seen = scratch.keys + keys.begin * row;
+  const R* keys_seen = source.keys + keys.begin * row;
   multiply<R>(Store::overwrite, s, query_block, {keys_seen, row, 1}, scratch.queries_t + p * width, panel<R>,
               keys.count(), panel<R>, d);
-  multiply<R>(Store::overwrite, dp, query_block, {scratch.values + keys.begin * row, row, 1},
+  multiply<R>(Store::overwrite, dp, query_block, {source.values + keys.begin * row, row, 1},
               scratch.dout_t + p * width, panel<R>, keys.count(), panel<R>, d);
   mask(s, query_block, seen, p, keys);
   const R sum =
@@ -270,8 +216,8 @@ R backward_panel(const BackwardScratch<R>& scratch, const Seen<R>& seen, std::in
 
 // dK and dV of keys begin .. end - 1 from the P^T and dS^T of a block of queries.
 template <class R>
-void accumulate_dkeys(const BackwardScratch<R>& scratch, const Seen<R>& seen, const QueryBlock& block,
-                      std::int64_t begin, std::int64_t end, std::int64_t d) {
+void accumulate_dkeys(const BackwardSource<R>& source, const BackwardScratch<R>& scratch, const Seen<R>& seen,
+                      const QueryBlock& block, std::int64_t begin, std::int64_t end, std::int64_t d) {
   const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
   std::int64_t first = 0, last = 0;  // the queries that see some key of the strip
   for (std::int64_t j = begin; j < end; j += tile_rows) {
@@ -280,22 +226,22 @@ void accumulate_dkeys(const BackwardScratch<R>& scratch, const Seen<R>& seen, co
     while (last < block.count && seen.first[last] < j + rows) ++last;
     if (first >= last) continue;
     const std::int64_t at = (j - begin) * query_block + first;
-    multiply<R>(Store::accumulate, scratch.dvalues + j * row, row, {scratch.weights + at, query_block, 1},
+    multiply<R>(Store::accumulate, source.dvalues + j * row, row, {scratch.weights + at, query_block, 1},
                 scratch.dout + first * row, row, rows, width, last - first);
-    multiply<R>(Store::accumulate, scratch.dkeys + j * row, row, {scratch.dlogits + at, query_block, 1},
+    multiply<R>(Store::accumulate, source.dkeys + j * row, row, {scratch.dlogits + at, query_block, 1},
                 scratch.queries + first * row, row, rows, width, last - first);
   }
 }
 
 // One source's share of the gradients, for one block of queries. The sum of dS.
 template <class R>
-R attend_backward(const BackwardScratch<R>& scratch, const Seen<R>& seen, const QueryBlock& block, R bias,
-                  std::int64_t d) {
+R attend_backward(const BackwardScratch<R>& scratch, const BackwardSource<R>& source, const Seen<R>& seen,
+                  const QueryBlock& block, R bias, std::int64_t d) {
   R sum = 0;
   for_key_blocks(seen, block, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = 0; p < block.padded; p += panel<R>)
-      sum += backward_panel(scratch, seen, p, begin, end, bias, d);
-    accumulate_dkeys(scratch, seen, block, begin, end, d);
+      sum += backward_panel(scratch, source, seen, p, begin, end, bias, d);
+    accumulate_dkeys(source, scratch, seen, block, begin, end, d);
   });
   return sum;
 }
@@ -309,29 +255,31 @@ struct BackwardHead {
   const T *q, *k, *v, *kappa, *beta;
 };
 
-// dq of a block of queries; dkeys and dvalues grow. The sum of dS over the chunks.
+// dq of a block of queries; the sources' gradients grow. The sum of dS over the chunks.
 template <class T, class R = Accumulator<T>>
-R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<R>& scratch, std::int64_t begin,
-                 R bias, const Sizes& sizes, const AttentionConfig& config) {
+R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<R>& scratch,
+                 const BackwardSource<R>& tokens, const BackwardSource<R>& chunks, std::int64_t begin, R bias,
+                 const Sizes& sizes, const AttentionConfig& config) {
   const QueryBlock block = query_block_at<R>(begin, sizes.T);
   const std::int64_t d = sizes.d, row = row_stride<R>(d), out_row = sizes.H * d;
   gather_queries(scratch.queries, head.q, d, block, d, softmax_scale<R>(sizes) * log2_e<R>);
   gather_queries(scratch.dout, head.dout, out_row, block, d, R(1));
   transpose_panels(scratch.queries_t, scratch.queries, block.padded, d);
-  transpose_panels(scratch.dout_t, scratch.dout, block.padded, d);
+  transpose_panels(scratch.dout_t, scratch.dout, block.padded, d, ln_2<R>);
   gather_queries(scratch.dqueries, head.out, out_row, block, d,
                  R(1));  // holds the output until it is overwritten
   for (std::int64_t i = 0; i < block.padded; ++i) {
-    scratch.dout_dot_out[i] = dot(scratch.dout + i * row, scratch.dqueries + i * row, d);
+    scratch.dout_dot_out[i] = dot(scratch.dout + i * row, scratch.dqueries + i * row, d) * ln_2<R>;
     scratch.log_sum_exp[i] = i < block.count ? head.log_sum_exp[begin + i] * log2_e<R> : R(0);
   }
   std::fill(scratch.dqueries, scratch.dqueries + block.padded * row, R(0));
 
-  attend_backward(scratch, seen_tokens<R>(config.visibility, block), block, R(0), d);
-  const R dbias = sizes.C == 0 ? R(0)
-                               : attend_backward(scratch, seen_chunks<R>(config.visibility, block, sizes),
-                                                 block, bias, d);
-  narrow_rows(head.dq + begin * d, d, scratch.dqueries, block.count, d, softmax_scale<R>(sizes));
+  attend_backward(scratch, tokens, seen_tokens<R>(config.visibility, block), block, R(0), d);
+  R dbias = 0;
+  if (sizes.C > 0)
+    dbias = log2_e<R> *
+            attend_backward(scratch, chunks, seen_chunks<R>(config.visibility, block, sizes), block, bias, d);
+  narrow_rows(head.dq + begin * d, d, scratch.dqueries, block.count, d, softmax_scale<R>(sizes) * log2_e<R>);
   return dbias;
 }
 
@@ -339,19 +287,20 @@ R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<R>& scrat
 template <class T, class R = Accumulator<T>>
 R backward_head(const BackwardHead<T, R>& head, R bias, const Sizes& sizes, const AttentionConfig& config) {
   const auto scratch = carve_thread_memory<BackwardScratch<R>>(sizes);
-  const std::int64_t d = sizes.d, row = row_stride<R>(d), chunks = sizes.T * row;
-  gather_keys(scratch.keys, head.k, head.kappa, sizes);
-  gather_keys(scratch.values, head.v, head.beta, sizes);
-  for (R* gradient : {scratch.dkeys, scratch.dvalues})
-    std::fill(gradient, gradient + sizes.keys() * row, R(0));
+  const std::int64_t tokens = sizes.T, chunks = sizes.C, d = sizes.d, behind = tokens * row_stride<R>(d);
+  const Sources<R> sources(scratch.keys, scratch.values, head.k, head.v, head.kappa, head.beta, sizes);
+  const BackwardSource<R> from_tokens{sources.tokens, begin_gradient(scratch.dkeys, head.dk, tokens, d),
+                                      begin_gradient(scratch.dvalues, head.dv, tokens, d)};
+  const BackwardSource<R> from_chunks{sources.chunks,
+                                      begin_gradient(scratch.dkeys + behind, head.dkappa, chunks, d),
+                                      begin_gradient(scratch.dvalues + behind, head.dbeta, chunks, d)};
   R dbias = 0;
-  for (std::int64_t begin = 0; begin < sizes.T; begin += query_block)
-    dbias += backward_block<T>(head, scratch, begin, bias, sizes, config);
-  // The queries carried s log2(e); the log2(e) goes again.
-  narrow_rows(head.dk, d, scratch.dkeys, sizes.T, d, ln_2<R>);
-  narrow_rows(head.dv, d, scratch.dvalues, sizes.T, d);
-  narrow_rows(head.dkappa, d, scratch.dkeys + chunks, sizes.C, d, ln_2<R>);
-  narrow_rows(head.dbeta, d, scratch.dvalues + chunks, sizes.C, d);
+  for (std::int64_t begin = 0; begin < tokens; begin += query_block)
+    dbias += backward_block<T>(head, scratch, from_tokens, from_chunks, begin, bias, sizes, config);
+  finish_gradient(head.dk, from_tokens.dkeys, tokens, d);
+  finish_gradient(head.dv, from_tokens.dvalues, tokens, d);
+  finish_gradient(head.dkappa, from_chunks.dkeys, chunks, d);
+  finish_gradient(head.dbeta, from_chunks.dvalues, chunks, d);
   return dbias;
 }
 

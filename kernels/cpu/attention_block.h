@@ -1,8 +1,8 @@
 // The parts of blocked attention that forward and backward share: which keys the queries of a block see, how
 // operands are laid out, and masks.
 //
-// A head's keys are one list, tokens 0 .. T-1 and behind them chunks 0 .. C-1, and so are its values. Queries
-// are taken `query_block` at a time, keys `key_block` at a time. Logits stand transposed, S (keys x queries):
+// Keys and values come from two sources, tokens 0 .. T-1 and chunks 0 .. C-1. Queries are taken `query_block`
+// at a time, keys of a source `key_block` at a time. Logits stand transposed, S (keys x queries):
 // a panel of queries fills two vectors, so that the softmax over keys never sums across the lanes of a
 // vector.
 #pragma once
@@ -29,10 +29,10 @@ struct Sizes {
   std::int64_t keys() const { return T + C; }
 };
 
-// out: one panel of queries after the other, each (d padded, panel), of in (rows, d padded); rows is a
-// multiple of the panel.
+// out: one panel of queries after the other, each (d padded, panel), of in (rows, d padded) * scale; rows is
+// a multiple of the panel.
 template <class R>
-void transpose_panels(R* out, const R* in, std::int64_t rows, std::int64_t d) {
+void transpose_panels(R* out, const R* in, std::int64_t rows, std::int64_t d, R scale = 1) {
   constexpr int lanes = simd::lanes<R>;
   const std::int64_t in_row = row_stride<R>(d), width = padded_width<R>(d);
   for (std::int64_t i = 0; i < rows; i += lanes)
@@ -41,14 +41,13 @@ void transpose_panels(R* out, const R* in, std::int64_t rows, std::int64_t d) {
       for (int j = 0; j < lanes; ++j) square[j] = simd::load(in + (i + j) * in_row + k);
       simd::transpose<R>(square);
       R* corner = out + i / panel<R> * panel<R> * width + k * panel<R> + i % panel<R>;
-      for (int j = 0; j < lanes; ++j) simd::store(corner + j * panel<R>, square[j]);
+      for (int j = 0; j < lanes; ++j) simd::store(corner + j * panel<R>, square[j] * scale);
     }
 }
 
-// --- what a block of queries sees
-// ---------------------------------------------------------------------------
+// --- what a block of queries sees ----------------------------------------------------------------------
 
-// Query i of the block sees keys first[i] .. end[i] - 1 of the head's list; neither decreases with i. Queries
+// Query i of the block sees keys first[i] .. end[i] - 1 of a source; neither decreases with i. Queries
 // that pad the block to whole panels see nothing.
 template <class R>
 struct Seen {
@@ -95,8 +94,8 @@ Seen<R> seen_chunks(const Visibility& visibility, const QueryBlock& block, const
   using Index = typename Seen<R>::Index;
   Seen<R> seen;
   for (std::int64_t i = 0; i < block.count; ++i) {
-    seen.first[i] = static_cast<Index>(sizes.T);
-    seen.end[i] = static_cast<Index>(sizes.T + std::min(sizes.C, visibility.visible_chunks(block.begin + i)));
+    seen.first[i] = 0;
+    seen.end[i] = static_cast<Index>(std::min(sizes.C, visibility.visible_chunks(block.begin + i)));
   }
   pad(seen, block);
   return seen;
