@@ -12,6 +12,7 @@
 #include "kernels/check.h"
 #include "kernels/cpu/carver.h"
 #include "kernels/cpu/chunk_adapter.h"
+#include "kernels/cpu/chunk_summary_problem.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/padded_rows.h"
@@ -22,100 +23,9 @@ namespace flasheva {
 
 namespace {
 
-using namespace padded;
+using namespace summary;
 
-constexpr std::int64_t chunk_block = 32;
 constexpr std::int64_t worth_sharing = 16384;  // elements of q from which other threads are woken
-
-struct Problem {
-  std::int64_t B, H, T, C, P, d;
-  ChunkSummaryConfig config;
-
-  bool adapted() const {
-    return config.adapter == Adapter::linear || config.adapter == Adapter::linear_layernorm;
-  }
-  bool layernorm() const { return config.adapter == Adapter::linear_layernorm; }
-  bool learned() const { return config.adapter == Adapter::learned; }
-  bool uses_queries() const { return !learned() && config.proposal == Proposal::qk; }
-  std::int64_t blocks_per_head() const { return (C + chunk_block - 1) / chunk_block; }
-  std::int64_t blocks() const { return B * H * blocks_per_head(); }
-};
-
-// All parameters of a layer, or sums for their gradients.
-template <class R>
-struct SummaryArrays {
-  AdapterArrays<R> key, query;
-  R *mu, *phi;  // (H, d)
-
-  SummaryArrays(Carver& carver, const Problem& problem) : key(carver, problem.d), query(carver, problem.d) {
-    for (R** p : {&mu, &phi}) *p = carver.take<R>(problem.H * row_stride<R>(problem.d));
-  }
-};
-
-// The parameters, widened once for all threads.
-template <class R>
-struct SummaryParameters : SummaryArrays<R> {
-  R *key_weight_t, *query_weight_t;  // (d, d)
-
-  SummaryParameters(Carver& carver, const Problem& problem) : SummaryArrays<R>(carver, problem) {
-    for (R** p : {&key_weight_t, &query_weight_t}) *p = carver.take<R>(problem.d * row_stride<R>(problem.d));
-  }
-};
-
-// What all threads of a backward share: the parameters, and for each share of the work sums of its own,
-// zeroed.
-template <class R>
-struct SharedArrays {
-  SummaryParameters<R> parameters;
-  std::byte* first_sums;
-  std::int64_t sums_bytes;
-  const Problem& problem;
-
-  SharedArrays(Carver& carver, const Problem& problem, int shares)
-      : parameters(carver, problem), problem(problem) {
-    Carver measure;
-    static_cast<void>(SummaryArrays<R>(measure, problem));
-    sums_bytes = measure.bytes();
-    first_sums = carver.take<std::byte>(shares * sums_bytes);
-    if (first_sums) std::memset(first_sums, 0, static_cast<std::size_t>(shares * sums_bytes));
-  }
-
-  SummaryArrays<R> sums(int share) const {
-    Carver carver(first_sums + share * sums_bytes);
-    return SummaryArrays<R>(carver, problem);
-  }
-};
-
-template <class T, class R>
-void widen_parameter(R* out, Tensor in, std::int64_t rows, std::int64_t d) {
-  if (in) widen_rows(out, in.as<T>(), d, rows, d);
-}
-
-template <class R>
-void transpose_weight(R* out, const R* in, std::int64_t d) {
-  const std::int64_t row = row_stride<R>(d);
-  for (std::int64_t i = 0; i < d; ++i) {
-    for (std::int64_t j = 0; j < d; ++j) out[i * row + j] = in[j * row + i];
-    std::fill(out + i * row + d, out + (i + 1) * row, R(0));
-  }
-}
-
-template <class T, class R>
-void widen_parameters(const SummaryParameters<R>& out, const EvaParameters& in, const Problem& problem) {
-  const std::int64_t d = problem.d;
-  widen_parameter<T>(out.key.weight, in.key_weight, d, d);
-  widen_parameter<T>(out.key.bias, in.key_bias, 1, d);
-  widen_parameter<T>(out.key.norm_weight, in.key_norm_weight, 1, d);
-  widen_parameter<T>(out.key.norm_bias, in.key_norm_bias, 1, d);
-  widen_parameter<T>(out.query.weight, in.query_weight, d, d);
-  widen_parameter<T>(out.query.bias, in.query_bias, 1, d);
-  widen_parameter<T>(out.query.norm_weight, in.query_norm_weight, 1, d);
-  widen_parameter<T>(out.query.norm_bias, in.query_norm_bias, 1, d);
-  widen_parameter<T>(out.mu, in.mu, problem.H, d);
-  widen_parameter<T>(out.phi, in.phi, problem.H, d);
-  if (in.key_weight) transpose_weight(out.key_weight_t, out.key.weight, d);
-  if (in.query_weight) transpose_weight(out.query_weight_t, out.query.weight, d);
-}
 
 // --- over the P tokens of a chunk ----------------------------------------------------------------------
 
@@ -143,8 +53,7 @@ void softmax_backward(R* dp, const R* p, std::int64_t count) {
   for (std::int64_t m = 0; m < count; ++m) dp[m] = p[m] * (dp[m] - mean);
 }
 
-// --- forward
-// ------------------------------------------------------------------------------------------------
+// --- forward ------------------------------------------------------------------------------------------
 
 // A block of chunks of one head.
 struct ChunkBlock {
@@ -270,8 +179,7 @@ void forward_block(T* kappa, T* beta, const T* q, const T* k, const T* v,
   narrow_rows(kappa, d, scratch.key.out, block.count, d);
 }
 
-// --- backward
-// -----------------------------------------------------------------------------------------------
+// --- backward -----------------------------------------------------------------------------------------
 //     dv_m += p_m dbeta      dlogit = p (dp - sum of p dp),  dp_m = dbeta . v_m
 //     domega = s sum of dlogit_m k_m      dk_m += s dlogit_m (omega - k_m) + d(kbar) / P
 
@@ -397,67 +305,6 @@ void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradien
     for (std::int64_t m = 0; m < P; ++m)
       add_scaled(rows.dq + at + m * d, R(1) / static_cast<R>(P), scratch.dqbar + c * row_stride<R>(d), d);
   }
-}
-
-template <class R>
-void add_gradient(Tensor gradient, const R* sum, std::int64_t rows, std::int64_t d) {
-  if (!gradient) return;
-  for (std::int64_t i = 0; i < rows; ++i)
-    add_scaled(gradient.as<R>() + i * d, R(1), sum + i * row_stride<R>(d), d);
-}
-
-template <class R>
-void add_gradients(const EvaParameters& gradients, const SummaryArrays<R>& sums, const Problem& problem) {
-  const std::int64_t d = problem.d;
-  add_gradient(gradients.key_weight, sums.key.weight, d, d);
-  add_gradient(gradients.key_bias, sums.key.bias, 1, d);
-  add_gradient(gradients.key_norm_weight, sums.key.norm_weight, 1, d);
-  add_gradient(gradients.key_norm_bias, sums.key.norm_bias, 1, d);
-  add_gradient(gradients.query_weight, sums.query.weight, d, d);
-  add_gradient(gradients.query_bias, sums.query.bias, 1, d);
-  add_gradient(gradients.query_norm_weight, sums.query.norm_weight, 1, d);
-  add_gradient(gradients.query_norm_bias, sums.query.norm_bias, 1, d);
-  add_gradient(gradients.mu, sums.mu, problem.H, d);
-  add_gradient(gradients.phi, sums.phi, problem.H, d);
-}
-
-// --- preconditions
-// ------------------------------------------------------------------------------------------
-
-Problem checked_problem(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
-                        const EvaParameters& parameters, const ChunkSummaryConfig& config) {
-  FLASHEVA_CHECK(config.chunk > 0 && q.shape.rank() == 4 && q.size() > 0);
-  for (Tensor x : {q, k, v}) FLASHEVA_CHECK(matches(x, q.dtype, q.shape));
-  const std::int64_t B = q.dim(0), H = q.dim(1), T = q.dim(2), C = T / config.chunk, d = q.dim(3);
-  const Problem problem{B, H, T, C, config.chunk, d, config};
-  for (Tensor x : {kappa, beta}) FLASHEVA_CHECK(C == 0 || matches(x, q.dtype, {B, H, C, d}));
-  const auto check_adapter = [&](Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias) {
-    FLASHEVA_CHECK(matches(weight, q.dtype, {d, d}) && matches(bias, q.dtype, {d}));
-    FLASHEVA_CHECK(!problem.layernorm() ||
-                   (matches(norm_weight, q.dtype, {d}) && matches(norm_bias, q.dtype, {d})));
-  };
-  const EvaParameters& p = parameters;
-  if (problem.adapted()) check_adapter(p.key_weight, p.key_bias, p.key_norm_weight, p.key_norm_bias);
-  if (problem.adapted() && problem.uses_queries())
-    check_adapter(p.query_weight, p.query_bias, p.query_norm_weight, p.query_norm_bias);
-  if (problem.learned()) FLASHEVA_CHECK(matches(p.mu, q.dtype, {H, d}) && matches(p.phi, q.dtype, {H, d}));
-  return problem;
-}
-
-void check_gradients(const EvaParameters& gradients, const EvaParameters& parameters) {
-  const auto check = [](Tensor gradient, Tensor parameter) {
-    FLASHEVA_CHECK(!gradient || matches(gradient, accumulation_type(parameter.dtype), parameter.shape));
-  };
-  check(gradients.key_weight, parameters.key_weight);
-  check(gradients.key_bias, parameters.key_bias);
-  check(gradients.key_norm_weight, parameters.key_norm_weight);
-  check(gradients.key_norm_bias, parameters.key_norm_bias);
-  check(gradients.query_weight, parameters.query_weight);
-  check(gradients.query_bias, parameters.query_bias);
-  check(gradients.query_norm_weight, parameters.query_norm_weight);
-  check(gradients.query_norm_bias, parameters.query_norm_bias);
-  check(gradients.mu, parameters.mu);
-  check(gradients.phi, parameters.phi);
 }
 
 }  // namespace
