@@ -110,8 +110,7 @@ void read_enum(Enum& out, const Object& object, const char* key) {
   if (const json* value = object.find(key)) out = enum_of<Enum>(*value, object.path_of(key));
 }
 
-// --- what is not built, and would change the results
-// ---------------------------------------------------------
+// --- what is not built, and would change the results ---------------------------------------------------
 
 void refuse_unsupported(const Object& keys, const std::string& where, bool training) {
   if (const std::string act = keys.text("hidden_act", "gelu"); act != "gelu")
@@ -136,8 +135,7 @@ void refuse_rope_scaling(const Object& keys, const char* section) {
            printable(type));
 }
 
-// --- rotary embedding: transformers 4 writes two keys, transformers 5 an object
-// -------------------------------
+// --- rotary embedding: transformers 4 writes two keys, transformers 5 an object ------------------------
 
 void read_rotary(ModelConfig& config, const Object& keys, const std::string& where) {
   refuse_rope_scaling(keys, "rope_scaling");
@@ -159,8 +157,7 @@ void read_rotary(ModelConfig& config, const Object& keys, const std::string& whe
   config.rotary_emb_base = base;
 }
 
-// --- attention
-// -------------------------------------------------------------------------------------------------
+// --- attention -----------------------------------------------------------------------------------------
 
 void read_shared_eva(ModelConfig& config, const json& value, const std::string& where) {
   const Object eva(value, where);
@@ -223,8 +220,7 @@ void read_layers(ModelConfig& config, const Object& keys, const std::string& whe
                           LayerAttention());
 }
 
-// --- writing
-// -----------------------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------------
 
 json eva_to_json(const ModelConfig& config) {
   return {{"window", config.shared_geometry.window},

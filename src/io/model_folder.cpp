@@ -52,8 +52,7 @@ void add_layer(Specs& specs, const std::string& prefix, const ModelConfig& confi
   add_linear(specs, prefix + "mlp.dense_4h_to_h", hidden, inner);
 }
 
-// --- writing
-// ---------------------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------------
 
 [[noreturn]] void fail_writing(const fs::path& path, const std::error_code& error) {
   fail(ExitCode::disk, "{}: cannot write: {}", path.string(), error.message());

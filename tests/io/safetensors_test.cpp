@@ -10,6 +10,8 @@
 
 #include "src/core/error.h"
 #include "src/core/text.h"
+#include "tests/io/stored_values.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/temporary_folder.h"
 
 namespace flasheva {
@@ -21,8 +23,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
 std::string length_field(std::uint64_t length) {
   std::string field(8, '\0');
@@ -56,23 +56,11 @@ std::string repeated(const std::string& text, std::size_t times) {
   return out;
 }
 
-template <class Call>
-std::string message_of(Call&& call, ExitCode code = ExitCode::data) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  return "(accepted)";
-}
-
 void write_text(const std::filesystem::path& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
 }
 
-// --- malformed files
-// -----------------------------------------------------------------------------------------
+// --- malformed files -----------------------------------------------------------------------------------
 
 struct Malformed {
   std::string name;
@@ -257,8 +245,7 @@ TEST_P(MalformedSafetensors, IsRefusedWithOneLineThatNamesTheFault) {
 INSTANTIATE_TEST_SUITE_P(Table, MalformedSafetensors, ::testing::ValuesIn(malformed_files()),
                          [](const auto& info) { return info.param.name; });
 
-// --- well-formed files
-// -----------------------------------------------------------------------------------------
+// --- well-formed files ---------------------------------------------------------------------------------
 
 TEST(Safetensors, AcceptsWhatTheFormatAllows) {
   EXPECT_THAT(parse_safetensors(bytes_of(file_of("{}")), "f").tensors, IsEmpty());
@@ -273,17 +260,6 @@ TEST(Safetensors, AcceptsWhatTheFormatAllows) {
   const std::string swapped = two("[2]", "[4,12]", "[1]", "[0,4]", 12);
   EXPECT_EQ(parse_safetensors(bytes_of(swapped), "f").tensors.at("a").data.size(), 8u);
   EXPECT_EQ(parse_safetensors(bytes_of(two("[1]", "[0,4]", "[0]", "[4,4]", 4)), "f").tensors.size(), 2u);
-}
-
-template <class T>
-StoredTensor stored_vector(const std::vector<T>& values, StoredType type) {
-  return {type, {static_cast<std::int64_t>(values.size())}, std::as_bytes(std::span(values))};
-}
-
-std::vector<double> loaded(const StoredTensor& tensor) {
-  std::vector<double> out(static_cast<std::size_t>(tensor.size()));
-  load_tensor(view_of(out.data(), Shape{tensor.size()}), {tensor.dtype, {tensor.size()}, tensor.data}, "w");
-  return out;
 }
 
 TEST(Safetensors, ReadsWhatPythonWrites) {
@@ -349,104 +325,7 @@ TEST(Safetensors, NamesAFileThatCannotBeWrittenOrRead) {
               HasSubstr("neither model.safetensors nor"));
 }
 
-// --- elements
-// ------------------------------------------------------------------------------------------------------
-
-double half_value(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-  return exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
-}
-
-std::uint16_t to_half_bits(double value) {
-  const auto bytes = convert_elements(stored_vector(std::vector{value}, StoredType::F64), StoredType::F16);
-  std::uint16_t bits;
-  std::memcpy(&bits, bytes.data(), 2);
-  return bits;
-}
-
-TEST(SafetensorsElements, EveryHalfIsReadExactlyAndWrittenBack) {
-  std::vector<std::uint16_t> bits;
-  for (std::uint32_t h = 0; h < 0x7c00; ++h)
-    bits.insert(bits.end(), {static_cast<std::uint16_t>(h), static_cast<std::uint16_t>(h | 0x8000)});
-  const std::vector<double> values = loaded(stored_vector(bits, StoredType::F16));
-  for (std::size_t i = 0; i < bits.size(); i += 2) {
-    ASSERT_EQ(values[i], half_value(bits[i])) << bits[i];
-    ASSERT_EQ(values[i + 1], -half_value(bits[i])) << bits[i];
-  }
-  std::vector<float> floats(values.begin(), values.end());
-  floats[1] = -0.0f;
-  const auto back = convert_elements(stored_vector(floats, StoredType::F32), StoredType::F16);
-  EXPECT_EQ(std::memcmp(back.data(), bits.data(), back.size()), 0);
-
-  const std::vector<double> special =
-      loaded(stored_vector(std::vector<std::uint16_t>{0x7c00, 0xfc00, 0x7e01}, StoredType::F16));
-  EXPECT_EQ(special[0], std::numeric_limits<double>::infinity());
-  EXPECT_EQ(special[1], -std::numeric_limits<double>::infinity());
-  EXPECT_TRUE(std::isnan(special[2]));
-}
-
-// Between every two neighbours: the midpoint goes to the even one, anything off it to the nearer one. A
-// double just off the midpoint is a float on it, so that rounding twice would be seen.
-TEST(SafetensorsElements, DoublesRoundOnceToTheNearestHalf) {
-  for (std::uint16_t h = 0; h < 0x7bff; ++h) {
-    const double middle = (half_value(h) + half_value(h + 1)) / 2;
-    ASSERT_EQ(to_half_bits(middle), h % 2 == 0 ? h : h + 1) << h;
-    ASSERT_EQ(to_half_bits(std::nextafter(middle, 0)), h) << h;
-    ASSERT_EQ(to_half_bits(std::nextafter(middle, 1e9)), h + 1) << h;
-  }
-  EXPECT_EQ(to_half_bits(65519.999), 0x7bff);
-  EXPECT_EQ(to_half_bits(65520), 0x7c00);
-  EXPECT_EQ(to_half_bits(-1e300), 0xfc00);
-  EXPECT_EQ(to_half_bits(std::nan("")) & 0x7fff, 0x7e00);
-}
-
-TEST(SafetensorsElements, DoublesRoundOnceToTheNearestBfloat16) {
-  const std::vector<double> values = {
-      1 + 0x1p-8, 1 + 0x1p-8 + 0x1p-40, 1 + 3 * 0x1p-8 - 0x1p-40, 1 + 3 * 0x1p-8, -0x1.ffp127, -1e39, 0.1, 0};
-  std::vector<bf16> out(values.size());
-  load_tensor(view_of(out.data(), Shape{8}), stored_vector(values, StoredType::F64), "w");
-  std::vector<float> floats;
-  for (const bf16 value : out) floats.push_back(static_cast<float>(value));
-  const float infinity = std::numeric_limits<float>::infinity();
-  EXPECT_THAT(floats,
-              ElementsAre(1, 1 + 0x1p-7f, 1 + 0x1p-7f, 1 + 0x1p-6f, -infinity, -infinity, 0x1.9ap-4f, 0));
-}
-
-TEST(SafetensorsElements, AreReadFromAnyAddress) {
-  std::string memory(1 + 8, '\0');
-  const double value = 0.7;
-  std::memcpy(memory.data() + 1, &value, 8);
-  EXPECT_THAT(loaded({StoredType::F64, {1}, bytes_of(memory).subspan(1)}), ElementsAre(0.7));
-}
-
-TEST(SafetensorsElements, RefusesWhatDoesNotFit) {
-  std::vector<float> out(6);
-  const std::vector<float> six(6);
-  EXPECT_EQ(message_of([&] {
-              load_tensor(view_of(out.data(), Shape{2, 3}),
-                          {StoredType::F32, {3, 2}, std::as_bytes(std::span(six))}, "f: tensor w");
-            }),
-            "f: tensor w: shape [3, 2] in the file, [2, 3] expected");
-  EXPECT_EQ(message_of([&] {
-              load_tensor(view_of(out.data(), Shape{6}),
-                          {StoredType::I32, {6}, std::as_bytes(std::span(six))}, "w");
-            }),
-            "w: stored as I32, which does not convert to float32");
-  std::vector<std::int32_t> ids(2);
-  EXPECT_EQ(message_of([&] {
-              load_tensor(view_of(ids.data(), Shape{2}),
-                          {StoredType::F32, {2}, std::as_bytes(std::span(six)).first(8)}, "w");
-            }),
-            "w: stored as F32, which does not convert to int32");
-  EXPECT_EQ(message_of([&] {
-              load_tensor(view_of(ids.data(), Shape{2}),
-                          stored_vector(std::vector<std::int64_t>{5, -2147483649}, StoredType::I64), "w");
-            }),
-            "w: element 1, -2147483649, does not fit 32 bits");
-}
-
-// --- shards
-// --------------------------------------------------------------------------------------------------------
+// --- shards --------------------------------------------------------------------------------------------
 
 class Shards : public ::testing::Test {
  protected:

@@ -22,4 +22,16 @@ void expect_error(ExitCode code, const std::string& part_of_message, Action acti
   }
 }
 
+// The one line of the Error that a call ends with.
+template <class Call>
+std::string message_of(Call&& call, ExitCode code = ExitCode::data) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  return "(accepted)";
+}
+
 }  // namespace flasheva
