@@ -64,11 +64,13 @@ bool has(dnnl::cpu_isa level) {
 
 // Below AVX-512, oneDNN multiplies matrices with a short side where they lie, without packing them (this is
 // its own rule). A product down the columns of rows that lie a multiple of 512 bytes apart then sees few sets
-// of the caches: weight gradients at hidden size 512 ran at 60 % of the speed, 1024 x 256 at 40 %.
+// of the caches: weight gradients at hidden size 512 ran at 60 % of the speed, 1024 x 256 at 40 %. Below 256
+// x 256, copying costs what it saves.
 bool crowds_cache_sets(const Product& product) {
   const double sides = 1.0 / static_cast<double>(product.m) + 1.0 / static_cast<double>(product.n);
-  return product.in == DType::f32 && product.a_transposed && !product.b_transposed && sides >= 0.0038 &&
-         !has(dnnl::cpu_isa::avx512_core);
+  constexpr std::int64_t smallest_worth_copying = 256 * 256;
+  return product.in == DType::f32 && product.m * product.n >= smallest_worth_copying &&
+         product.a_transposed && !product.b_transposed && sides >= 0.0038 && !has(dnnl::cpu_isa::avx512_core);
 }
 
 void check(const Tensor& out, const Factor& a, const Factor& b, const Tensor& bias) {
