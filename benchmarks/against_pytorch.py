@@ -3,7 +3,7 @@
     .venv-torch/bin/python benchmarks/against_pytorch.py            (--quick: a smoke run at small sizes)
 
 Needs build/release/flasheva and the virtual environment of scripts/make_fixtures.sh (torch 2.11.0 and
-transformers 5.17.0). Writes benchmarks/results/MACHINE-DATE.md and .json. A row or PyTorch variant that fails
+transformers 5.17.0). Writes benchmarks/results/MACHINE-DATE.md and .json (MACHINE-DATE-PRECISION if one is asked for). A row or PyTorch variant that fails
 is named there with its error; a failed row makes the exit status 1. benchmarks/README.md says what is timed.
 """
 
@@ -31,6 +31,7 @@ from rows import ROWS, AttentionRow, OwnStepRow, quick
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "benchmarks" / "configs"
+KIND_OF = {"linear_": "products", "attention_": "attention", "chunk_summary_": "chunk summaries"}
 GIVE_UP_AT = 1.3  # a PyTorch variant this much slower than the fastest in the first pair is not timed again
 
 
@@ -52,7 +53,8 @@ def run_ours(binary: Path, arguments: list) -> dict:
 
 def step_arguments(row, precision: str, steps: int, *more: str) -> list:
     config = str((CONFIGS / row.config).relative_to(ROOT))
-    return ["step", config, *row.overrides, f"phases.0.precision={precision}", *more, "--steps", str(steps)]
+    options = [f"phases.0.precision={precision}", *more, "--steps", str(steps), "--operations"]
+    return ["step", config, *row.overrides, *options]
 
 
 def attention_arguments(row: AttentionRow, precision: str, repeats: int) -> list:
@@ -166,7 +168,7 @@ def shares(result: dict, flops: float, precision: str, shapes: list, options) ->
 
 def compare_own_step(row, precision: str, options) -> dict:
     """FlashEVA (`our_seconds`) against our own full attention (in PyTorch's place)."""
-    samples = {"eva": [], "full": []}
+    samples = {"full": [], "eva": []}
     figures = []
     for _ in range(options.pairs):
         for kind in samples:
@@ -179,8 +181,8 @@ def compare_own_step(row, precision: str, options) -> dict:
         "fastest": "our full attention",
         "seconds_per_token": samples,
         "figures": figures,
-        "our_flops_per_second": statistics.median(flops[0::2]),
-        "pytorch_flops_per_second": statistics.median(flops[1::2]),
+        "our_flops_per_second": statistics.median(flops[1::2]),
+        "pytorch_flops_per_second": statistics.median(flops[0::2]),
         "our_gemm_peak": max(f["gemm_peak_flops_per_second"] for f in figures),
         "pytorch_gemm_peak": max(f["gemm_peak_flops_per_second"] for f in figures),
     }
@@ -191,7 +193,10 @@ def measure(row, precision: str, options) -> dict:
     target = row.targets[precision == "bf16"]
     head = {"row": row.name, "precision": precision, "target": target}
     try:
-        return head | by_type.get(type(row), compare_step)(row, precision, options)
+        result = by_type.get(type(row), compare_step)(row, precision, options)
+        for figures in result["figures"][:-1]:  # one profile is enough
+            figures.pop("operations", None)
+        return head | result
     except Exception as error:  # the table names every row that could not be measured
         return head | {"error": one_line(error)}
     finally:
@@ -244,6 +249,13 @@ def markdown(report: dict) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [table_line(row) for row in report["rows"]]
+    profiles = [
+        f"- {r['row']}, {r['precision']}: {time_by_kind(r['figures'][-1])}"
+        for r in report["rows"]
+        if "operations" in r.get("figures", [{}])[-1]
+    ]
+    if profiles:
+        lines += ["", "Where the time of our step goes (operation by operation in the .json):", "", *profiles]
     failures = [
         (r["row"], r["precision"], *f) for r in report["rows"] for f in r.get("pytorch_failed", {}).items()
     ]
@@ -251,6 +263,19 @@ def markdown(report: dict) -> str:
         lines += ["", "PyTorch variants that do not run on this machine:", ""]
         lines += [f"- {row}, {precision}, {variant}: {error}" for row, precision, variant, error in failures]
     return "\n".join(lines) + "\n"
+
+
+def time_by_kind(figures: dict) -> str:
+    """Where the time of our step goes: the share of each kind of operation, and the speed of the products."""
+    seconds, product_flops = dict.fromkeys(("products", "attention", "chunk summaries", "other passes"), 0.0), 0.0
+    for row in figures["operations"]:
+        kind = next((k for k in KIND_OF if row["operation"].startswith(k)), "")
+        seconds[KIND_OF.get(kind, "other passes")] += row["seconds"]
+        product_flops += row["flops_per_second"] * row["seconds"]
+    step = figures["seconds_per_step"]
+    speed, peak = product_flops / seconds["products"], figures["gemm_peak_flops_per_second"]
+    shares = ", ".join(f"{kind} {taken / step:.1%}" for kind, taken in seconds.items() if taken)
+    return f"{shares}; products at {speed / 1e9:.0f} GFLOP/s, {speed / peak:.0%} of the peak"
 
 
 def table_line(row: dict) -> str:
@@ -267,7 +292,8 @@ def table_line(row: dict) -> str:
 def write_report(report: dict, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", report["machine"]["cpu"].lower()).strip("-")
-    path = folder / f"{slug}-{report['date']}{'-quick' if report['quick'] else ''}"
+    part = f"-{report['precisions'][0]}" if len(report["precisions"]) == 1 else ""
+    path = folder / f"{slug}-{report['date']}{part}{'-quick' if report['quick'] else ''}"
     path.with_name(path.name + ".json").write_text(json.dumps(report, indent=1) + "\n")
     path.with_name(path.name + ".md").write_text(markdown(report))
     return path
@@ -305,6 +331,7 @@ def main() -> int:
         "transformers": transformers.__version__,
         "pairs": options.pairs,
         "quick": options.quick,
+        "precisions": options.precision,
         "rows": [],
     }
     for row in (quick(row) if options.quick else row for row in ROWS if re.search(options.rows, row.name)):
