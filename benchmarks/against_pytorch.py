@@ -3,8 +3,9 @@
     .venv-torch/bin/python benchmarks/against_pytorch.py            (--quick: a smoke run at small sizes)
 
 Needs build/release/flasheva and the virtual environment of scripts/make_fixtures.sh (torch 2.11.0 and
-transformers 5.17.0). Writes benchmarks/results/MACHINE-DATE.md and .json (MACHINE-DATE-PRECISION if one is asked for). A row or PyTorch variant that fails
-is named there with its error; a failed row makes the exit status 1. benchmarks/README.md says what is timed.
+transformers 5.17.0). Writes benchmarks/results/MACHINE-DATE.md and .json (MACHINE-DATE-PRECISION if only one is
+asked for). A row or PyTorch variant that fails is named there with its error; a failed row makes the exit status 1.
+benchmarks/README.md says what is timed.
 """
 
 import argparse
