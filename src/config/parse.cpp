@@ -99,7 +99,8 @@ OptimizerConfig read_optimizer(const YamlNode& node, const std::string& path) {
   OptimizerConfig optimizer;
   section.read("lr", optimizer.lr, above_zero);
   if (const YamlNode* betas = section.find("betas")) {
-    const std::vector<YamlNode>& values = read_list(*betas, section.path("betas"));
+    check_list(*betas, section.path("betas"));
+    const std::vector<YamlNode>& values = betas->items;
     if (values.size() != 2)
       fail_at(betas->place,
               fmt::format("{}: expected two numbers, found {}", section.path("betas"), values.size()));
@@ -138,7 +139,9 @@ PhaseConfig read_phase(const YamlNode& node, const std::string& path) {
   section.read("name", phase.name);
   section.read("steps", phase.steps);
   section.read("precision", phase.precision);
-  for (const YamlNode& pattern : read_list(*section.find("train"), section.path("train")))
+  const YamlNode& train = *section.find("train");
+  check_list(train, section.path("train"));
+  for (const YamlNode& pattern : train.items)
     phase.train.push_back(read_text(pattern, section.path("train")));
   phase.optimizer = read_optimizer(*section.find("optimizer"), section.path("optimizer"));
   if (const YamlNode* schedule = section.find("schedule")) {
@@ -152,7 +155,8 @@ std::vector<PhaseConfig> read_phases(const YamlNode& node, const std::string& pa
   std::vector<PhaseConfig> phases;
   std::set<std::string> names;
   std::int64_t steps = 0;  // of the whole run
-  for (const YamlNode& entry : read_list(node, path)) {
+  check_list(node, path);
+  for (const YamlNode& entry : node.items) {
     PhaseConfig phase = read_phase(entry, fmt::format("{}.{}", path, phases.size()));
     if (!names.insert(phase.name).second)
       fail_at(entry.find("name")->place, fmt::format("{}.{}.name: a phase before it is named '{}' too", path,

@@ -103,10 +103,9 @@ std::size_t read_choice(const YamlNode& node, const std::string& path,
   return static_cast<std::size_t>(found - names.begin());
 }
 
-const std::vector<YamlNode>& read_list(const YamlNode& node, const std::string& path) {
+void check_list(const YamlNode& node, const std::string& path) {
   if (node.kind != Kind::list) fail_type(node, path, "a list");
   if (node.items.empty()) fail_at(node.place, path + " is empty; it needs at least one entry");
-  return node.items;
 }
 
 void check_map(const YamlNode& node, const std::string& path) {

@@ -57,8 +57,8 @@ Enum read_enum(const YamlNode& node, const std::string& path) {
   return *parse_name<Enum>(names[read_choice(node, path, names)]);
 }
 
-// The entries of a list that must not be empty.
-const std::vector<YamlNode>& read_list(const YamlNode& node, const std::string& path);
+// Refuses what is not a list, and an empty one.
+void check_list(const YamlNode& node, const std::string& path);
 
 // Refuses what is not a map, and keys that are no plain names or given twice.
 void check_map(const YamlNode& node, const std::string& path);
