@@ -8,7 +8,7 @@ packages=(
   g++ cmake ninja-build ccache
   libdnnl-dev ocl-icd-opencl-dev libhdf5-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev libxxhash-dev
   libgtest-dev libgmock-dev
-  clang libclang-rt-dev                 # the fuzz targets
+  clang libclang-rt-dev libomp-dev      # the fuzz targets
   python3 python3-venv ca-certificates
 )
 

@@ -17,7 +17,7 @@ void add_step(CLI::App& bench) {
   auto options = std::make_shared<BenchStepOptions>();
   CLI::App* command = bench.add_subcommand("step", "Training steps of a config's phase");
   command->add_option("CONFIG", options->config, "YAML file; its data files are not opened")->required();
-  command->add_option("KEY=VALUE", options->overrides, "overrides, e.g. batch.micro=2");
+  command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. batch.micro=2");
   command->add_option("--phase", options->phase, "name of the phase; default: the last");
   command->add_option("--steps", options->steps, "timed steps, after one that is not")
       ->check(CLI::PositiveNumber);

@@ -72,7 +72,7 @@ void add_plan(CLI::App& program) {
   CLI::App* command =
       program.add_subcommand("plan", "Parameters, memory, tokens and time of a run, without running it");
   command->add_option("CONFIG", options->config, "YAML file")->required();
-  command->add_option("KEY=VALUE", options->overrides, "overrides, e.g. batch.micro=2");
+  command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. batch.micro=2");
   options->device.add_to(*command);
   command->callback([options] { run(*options); });
 }

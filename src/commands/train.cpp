@@ -35,7 +35,7 @@ void add_train(CLI::App& program) {
   auto options = std::make_shared<Options>();
   CLI::App* command = program.add_subcommand("train", "Run the phases of a config; goes on where it stopped");
   command->add_option("CONFIG", options->config, "YAML file")->required();
-  command->add_option("KEY=VALUE", options->overrides, "overrides, e.g. phases.0.steps=100");
+  command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. phases.0.steps=100");
   command->add_flag("--fresh", options->fresh,
                     "start anew; an earlier run in the output folder is moved aside");
   options->device.add_to(*command);
