@@ -24,16 +24,6 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-std::string length_field(std::uint64_t length) {
-  std::string field(8, '\0');
-  std::memcpy(field.data(), &length, 8);
-  return field;
-}
-
-std::string file_of(const std::string& header, std::size_t data_bytes = 0) {
-  return length_field(header.size()) + header + std::string(data_bytes, '\1');
-}
-
 std::string tensor(const std::string& dtype, const std::string& shape, const std::string& offsets) {
   return "{\"dtype\":" + dtype + ",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}";
 }

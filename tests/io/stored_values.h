@@ -1,6 +1,7 @@
-// Stored tensors as plain values.
+// Safetensors files as text, and stored tensors as plain values.
 #pragma once
 
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,18 @@
 namespace flasheva {
 
 inline std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+// The first eight bytes of a file: the header's length, little-endian.
+inline std::string length_field(std::uint64_t length) {
+  std::string field(8, '\0');
+  std::memcpy(field.data(), &length, 8);
+  return field;
+}
+
+// A file of this header and so many bytes of data.
+inline std::string file_of(const std::string& header, std::size_t data_bytes = 0) {
+  return length_field(header.size()) + header + std::string(data_bytes, '\1');
+}
 
 template <class T>
 StoredTensor stored_vector(const std::vector<T>& values, StoredType type) {
