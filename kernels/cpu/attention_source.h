@@ -1,6 +1,6 @@
 // The two sources of a head's keys and values, tokens and chunks, as rows padded to whole tiles: read, and
-// their gradients summed, where they lie if that is how they lie, else in a copy. Copying costs a tenth of
-// the time of windowed attention.
+// their gradients summed, where they lie if that is how they lie, else in a copy. In windowed attention,
+// whose work a key is small, copies took 8 % of the time.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,7 @@ struct Source {
   const R *keys, *values;
 };
 
-// A head's two sources. `memory` holds (T + C, d) each for keys and for values.
+// A head's two sources. The memory for copies, `keys` and `values`, has room for (T + C, d) each.
 template <class R>
 struct Sources {
   Source<R> tokens, chunks;
@@ -48,7 +48,7 @@ struct BackwardSource : Source<R> {
 };
 
 // Where the gradient of rows (count, d) adds up, zeroed: in place if the rows lie padded already, else in
-// `memory`, from where `finish` brings it.
+// `memory`, from where finish_gradient brings it.
 template <class R, class T>
 R* begin_gradient(R* memory, T* rows, std::int64_t count, std::int64_t d) {
   R* sums = memory;
