@@ -10,8 +10,10 @@ if(NOT TARGET yaml-cpp::yaml-cpp)  # before yaml-cpp 0.8
 endif()
 
 find_path(XXHASH_INCLUDE xxhash.h REQUIRED)
-add_library(flasheva_xxhash INTERFACE)  # used header-only
+find_library(XXHASH_LIBRARY NAMES libxxhash.a xxhash REQUIRED)
+add_library(flasheva_xxhash INTERFACE)
 target_include_directories(flasheva_xxhash INTERFACE ${XXHASH_INCLUDE})
+target_link_libraries(flasheva_xxhash INTERFACE ${XXHASH_LIBRARY})
 
 if(FLASHEVA_CUDA)
   find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
