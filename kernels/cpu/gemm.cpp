@@ -62,6 +62,14 @@ bool has(dnnl::cpu_isa level) {
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
 }
 
+// Whether a product of bfloat16 matrices is faster than one of the same matrices widened to float32. AMX's is.
+// AVX-512's dot product of pairs does twice the arithmetic of a float32 FMA on AMD's cores, but half of it on
+// Intel's (Sapphire Rapids: 78 against 165 GFLOP/s a core).
+bool has_fast_bf16() {
+  if (has(dnnl::cpu_isa::avx512_core_amx)) return true;
+  return has(dnnl::cpu_isa::avx512_core_bf16) && !__builtin_cpu_is("intel");
+}
+
 // Below AVX-512, oneDNN multiplies matrices with a short side where they lie, without packing them (this is
 // its own rule). A product down the columns of rows that lie a multiple of 512 bytes apart then sees few sets
 // of the caches: weight gradients at hidden size 512 ran at 60 % of the speed, 1024 x 256 at 40 %. Below 256
@@ -140,7 +148,7 @@ class Gemm::OneDnn {
   }
 
   GrowingBuffer wide_a, wide_b, wide_bias, wide_out, spread_a, spread_b;
-  const bool fast_bf16 = has(dnnl::cpu_isa::avx512_core_bf16);
+  const bool fast_bf16 = has_fast_bf16();
 
  private:
   struct Primitive {

@@ -12,11 +12,14 @@ namespace {
 // Logits of one slice: large enough that the head's weights are read few times, small beside a whole batch.
 constexpr std::int64_t max_slice_elements = 40'000'000;
 
-// Slices of (nearly) the same number of rows: a short last one would be a slow product.
+// Slices of about the same number of rows, for a short last one would be a slow product, and of a multiple of
+// 64: with 682 rows oneDNN is 30 % slower than with 683 or 704 (AVX-512).
 std::int64_t slice_rows(std::int64_t rows, std::int64_t vocab_size) {
-  const std::int64_t most = std::max<std::int64_t>(64, max_slice_elements / vocab_size);
+  constexpr std::int64_t multiple = 64;
+  const std::int64_t most = std::max(multiple, max_slice_elements / vocab_size);
   const std::int64_t slices = (rows + most - 1) / most;
-  return (rows + slices - 1) / slices;
+  const std::int64_t even = (rows + slices - 1) / slices;
+  return std::min(rows, (even + multiple - 1) / multiple * multiple);
 }
 
 double sum_of(const Tensor& x) {
