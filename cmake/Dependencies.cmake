@@ -35,7 +35,7 @@ endif()
 
 find_package(MPI QUIET COMPONENTS C)
 if(MPI_C_FOUND)
-  message(STATUS "MPI ${MPI_C_VERSION}")
+  message(STATUS "MPI ${MPI_C_VERSION}: ${MPI_C_LIBRARIES}")
 else()
   message(STATUS "MPI: not found; built for one rank")
 endif()

@@ -162,7 +162,8 @@ class Ops {
 
   // --- optimizer -------------------------------------------------------------------------------------------
 
-  // The sum of the squares of all elements of x (float32 or float64), added up in float64.
+  // The sum of the squares of all elements of x (float32, bfloat16 or float64), added up in float64: finite
+  // if and only if all of them are.
   virtual double sum_of_squares(Tensor x) = 0;
 
   // PyTorch's AdamW on float32 (or float64) tensors of one size, g = gradient * gradient_scale:

@@ -8,7 +8,7 @@
 
 namespace flasheva {
 
-class TimedOps final : public Ops {
+class TimedOps : public Ops {
  public:
   // All calls of one operation with one shape.
   struct Total {

@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
 #include <exception>
 #include <new>
 #include <string>
@@ -11,6 +10,7 @@
 
 #include "src/commands/commands.h"
 #include "src/core/error.h"
+#include "src/core/log.h"
 #include "src/core/text.h"
 
 namespace {
@@ -23,11 +23,8 @@ constexpr void (*commands[])(CLI::App&) = {
     flasheva::add_plan,   flasheva::add_bench,    flasheva::add_info,
 };
 
-// A message is one line, whatever file names it holds.
-int report(std::string message, ExitCode code) {
-  for (char& c : message)
-    if (c == '\n' || c == '\r') c = ' ';
-  std::fprintf(stderr, "flasheva: %s\n", message.c_str());
+int report(const std::string& message, ExitCode code) {
+  flasheva::log_error(message);
   return static_cast<int>(code);
 }
 

@@ -62,9 +62,9 @@ bool has(dnnl::cpu_isa level) {
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
 }
 
-// Whether a product of bfloat16 matrices is faster than one of the same matrices widened to float32. AMX's is.
-// AVX-512's dot product of pairs does twice the arithmetic of a float32 FMA on AMD's cores, but half of it on
-// Intel's (Sapphire Rapids: 78 against 165 GFLOP/s a core).
+// Whether a product of bfloat16 matrices is faster than one of the same matrices widened to float32. AMX's
+// is. AVX-512's dot product of pairs does twice the arithmetic of a float32 FMA on AMD's cores, but half of
+// it on Intel's (Sapphire Rapids: 78 against 165 GFLOP/s a core).
 bool has_fast_bf16() {
   if (has(dnnl::cpu_isa::avx512_core_amx)) return true;
   return has(dnnl::cpu_isa::avx512_core_bf16) && !__builtin_cpu_is("intel");

@@ -21,6 +21,15 @@ Doubles load_as_doubles(const float* x) {
   return __builtin_convertvector(values, Doubles);
 }
 
+double sum_of_block(const bf16* x, std::int64_t size) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < size; ++i) {
+    const auto value = static_cast<double>(static_cast<float>(x[i]));
+    sum += value * value;
+  }
+  return sum;
+}
+
 template <class T>
 double sum_of_block(const T* x, std::int64_t size) {
   constexpr std::int64_t lanes = simd::lanes<double>;
@@ -40,7 +49,6 @@ double sum_of_block(const T* x, std::int64_t size) {
 
 double CpuOps::sum_of_squares(Tensor x) {
   FLASHEVA_CHECK(matches(x, x.dtype, x.shape));
-  FLASHEVA_CHECK(x.dtype == DType::f32 || x.dtype == DType::f64);
   constexpr std::int64_t block_size = 16384;
   const std::int64_t blocks = (x.size() + block_size - 1) / block_size;
   double* partials = partials_.take<double>(blocks);
@@ -52,10 +60,7 @@ double CpuOps::sum_of_squares(Tensor x) {
       }
     });
   };
-  if (x.dtype == DType::f32)
-    sum_blocks(x.as<float>());
-  else
-    sum_blocks(x.as<double>());
+  dispatch(x.dtype, [&]<class T>(T) { sum_blocks(x.as<T>()); });
   double sum = 0;
   for (std::int64_t block = 0; block < blocks; ++block) sum += partials[block];
   return sum;

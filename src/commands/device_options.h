@@ -15,8 +15,8 @@ struct DeviceOptions {
 
   void add_to(CLI::App& command);
   // Error{usage} for a device that this build or machine does not have. `configured`: what run.device says;
-  // the flag, where given, comes first.
-  std::unique_ptr<Ops> make_ops(const std::string& configured = "auto") const;
+  // the flag, where given, comes first. `default_threads`: where --threads is not given; 0: all cores.
+  std::unique_ptr<Ops> make_ops(const std::string& configured = "auto", int default_threads = 0) const;
 };
 
 }  // namespace flasheva

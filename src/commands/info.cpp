@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/gemm.h"
 #include "src/commands/commands.h"
+#include "src/distributed/communicator.h"
 #ifdef FLASHEVA_HAS_CUDA
 #include "kernels/cuda/devices.h"
 #endif
@@ -29,7 +30,10 @@ void run() {
   fmt::print("libraries  {}, HDF5 {}, fmt {}, nlohmann-json {}.{}.{}, CLI11 {}\n", gemm_library(),
              hdf5_version(), FMT_VERSION, NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
              NLOHMANN_JSON_VERSION_PATCH, CLI11_VERSION);
+  const auto ranks = make_communicator();
   fmt::print("cpu        {} cores\n", std::thread::hardware_concurrency());
+  fmt::print("ranks      rank {} of {}\n", ranks->rank(), ranks->description());
+  ranks->leave();
 #ifdef FLASHEVA_HAS_CUDA
   for (const std::string& line : describe_cuda_devices()) fmt::print("cuda       {}\n", line);
 #else

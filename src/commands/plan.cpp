@@ -9,6 +9,7 @@
 #include "src/commands/commands.h"
 #include "src/commands/device_options.h"
 #include "src/config/config.h"
+#include "src/core/error.h"
 #include "src/core/text.h"
 #include "src/training/flops.h"
 #include "src/training/gemm_peak.h"
@@ -25,6 +26,7 @@ constexpr double assumed_share_of_peak = 0.7;
 struct Options {
   std::string config;
   std::vector<std::string> overrides;
+  int ranks = 1;
   DeviceOptions device;
 };
 
@@ -51,7 +53,11 @@ void run(const Options& options) {
   const Config config = load_config(options.config, options.overrides);
   const ModelConfig model = resolve_model(config);
   const auto ops = options.device.make_ops(to_string(config.run.device));
-  const std::vector<MemoryPlan> plans = Trainer::plans(config, model, 0, 1);
+  if (config.batch.sequences < options.ranks)
+    fail(ExitCode::usage, "--ranks {}: batch.sequences is {}; each rank needs a sequence", options.ranks,
+         config.batch.sequences);
+  // The last rank never has fewer sequences than another.
+  const std::vector<MemoryPlan> plans = Trainer::plans(config, model, options.ranks - 1, options.ranks);
   fmt::print("{}: {} parameters, {} layers, hidden {}, {} heads\n", config.run.name,
              ParameterTable(model).count(), model.num_hidden_layers, model.hidden_size,
              model.num_attention_heads);
@@ -73,6 +79,8 @@ void add_plan(CLI::App& program) {
       program.add_subcommand("plan", "Parameters, memory, tokens and time of a run, without running it");
   command->add_option("CONFIG", options->config, "YAML file")->required();
   command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. batch.micro=2");
+  command->add_option("--ranks", options->ranks, "of how many ranks: the memory of the one with the most")
+      ->check(CLI::PositiveNumber);
   options->device.add_to(*command);
   command->callback([options] { run(*options); });
 }

@@ -7,6 +7,7 @@
 #include "src/commands/device_options.h"
 #include "src/config/config.h"
 #include "src/core/error.h"
+#include "src/core/log.h"
 #include "src/distributed/communicator.h"
 #include "src/training/recipe.h"
 
@@ -21,12 +22,29 @@ struct Options {
   DeviceOptions device;
 };
 
+void run_on(Communicator& communicator, const Options& options) {
+  Config config;
+  std::unique_ptr<Ops> ops;
+  succeed_together(communicator, [&] {
+    config = load_config(options.config, options.overrides);
+    ops = options.device.make_ops(to_string(config.run.device), communicator.threads());
+  });
+  if (train(config, *ops, communicator, options.fresh) == TrainOutcome::preempted)
+    fail_together(communicator, ExitCode::preempted,
+                  "stopped by a signal, checkpoint saved; the same command goes on from there");
+}
+
 void run(const Options& options) {
-  const Config config = load_config(options.config, options.overrides);
-  const auto ops = options.device.make_ops(to_string(config.run.device));
-  const auto communicator = make_single_communicator();
-  if (train(config, *ops, *communicator, options.fresh) == TrainOutcome::preempted)
-    fail(ExitCode::preempted, "stopped by a signal, checkpoint saved; the same command goes on from there");
+  const auto communicator = make_communicator();
+  if (communicator->rank() != 0) silence_log();
+  try {
+    run_on(*communicator, options);
+  } catch (const Error& error) {  // thrown on every rank
+    log_error(error.what());      // now: when the first rank has ended, the launcher ends the others
+    communicator->leave();
+    throw Error(error.code(), "");
+  }
+  communicator->leave();
 }
 
 }  // namespace

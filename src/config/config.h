@@ -86,6 +86,25 @@ struct EvaluateSection {
   std::int64_t every = 500, batches = 32;
 };
 
+struct DistributedSection {
+  // How long the ranks wait for one of them beyond the time of a step, seconds.
+  double timeout = 30;
+  // Each rank keeps the optimizer's moments of its share of the weights alone.
+  bool shard_optimizer = false;
+};
+
+enum class SpikeAction : std::uint8_t { log, skip, rollback };
+
+struct GuardsSection {
+  std::int64_t max_skips = 5;  // steps in a row that may be passed over before the run stops
+  // A step whose loss leaps out of the last `spike_window` by more than `spike_threshold` robust standard
+  // deviations.
+  SpikeAction spike_action = SpikeAction::log;
+  std::int64_t spike_window = 128;
+  double spike_threshold = 10;
+  std::int64_t weights_every = 1000;  // steps between comparisons of the ranks' weights
+};
+
 struct LogSection {
   std::int64_t every = 10;
   std::int64_t layers_every = 100;  // gradient norm of every layer
@@ -100,6 +119,8 @@ struct Config {
   std::vector<PhaseConfig> phases;
   CheckpointSection checkpoint;
   EvaluateSection evaluate;
+  DistributedSection distributed;
+  GuardsSection guards;
   LogSection log;
 };
 
@@ -115,7 +136,7 @@ Config parse_config(const std::string& text, const std::string& name,
 nlohmann::json to_json(const Config& config);
 
 // The dotted name of the first key in which two such objects differ, leaving out what may change on resume
-// (run.device, batch.micro, checkpoint, evaluate, log, distributed); "" if none.
+// (run.device, batch.micro, checkpoint, evaluate, log, distributed, guards); "" if none.
 std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
 
 // model.attention alone as YAML, `{window: 128, layers: {0: full}}`: what convert's flags become.
@@ -134,6 +155,7 @@ const char* to_string(ChunkBias bias);
 const char* to_string(DeviceChoice device);
 const char* to_string(Precision precision);
 const char* to_string(ScheduleKind kind);
+const char* to_string(SpikeAction action);
 
 // The value of a name, nullopt if there is none; all names of an enumeration.
 template <class Enum>

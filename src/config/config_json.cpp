@@ -87,8 +87,8 @@ json to_json(const PhaseConfig& phase) {
 
 // What a resumed run may have different: it changes neither the losses nor the weights.
 bool may_differ(const std::string& key) {
-  static constexpr std::array free_keys = {"run.device", "batch.micro", "checkpoint",
-                                           "evaluate",   "log",         "distributed"};
+  static constexpr std::array free_keys = {"run.device", "batch.micro", "checkpoint", "evaluate",
+                                           "log",        "distributed", "guards"};
   return std::find(free_keys.begin(), free_keys.end(), key) != free_keys.end();
 }
 
@@ -134,21 +134,30 @@ std::string difference(const json* before, const json* now, const std::string& p
 json to_json(const Config& config) {
   json phases = json::array();
   for (const PhaseConfig& phase : config.phases) phases.push_back(to_json(phase));
-  return {{"run",
-           {{"name", config.run.name},
-            {"output", config.run.output.string()},
-            {"seed", config.run.seed},
-            {"device", to_string(config.run.device)}}},
-          {"model", to_json(config.model)},
-          {"data", to_json(config.data)},
-          {"batch", {{"sequences", config.batch.sequences}, {"micro", config.batch.micro}}},
-          {"phases", phases},
-          {"checkpoint", {{"every", config.checkpoint.every}, {"keep", config.checkpoint.keep}}},
-          {"evaluate", {{"every", config.evaluate.every}, {"batches", config.evaluate.batches}}},
-          {"log",
-           {{"every", config.log.every},
-            {"layers_every", config.log.layers_every},
-            {"tensorboard", config.log.tensorboard}}}};
+  return {
+      {"run",
+       {{"name", config.run.name},
+        {"output", config.run.output.string()},
+        {"seed", config.run.seed},
+        {"device", to_string(config.run.device)}}},
+      {"model", to_json(config.model)},
+      {"data", to_json(config.data)},
+      {"batch", {{"sequences", config.batch.sequences}, {"micro", config.batch.micro}}},
+      {"phases", phases},
+      {"checkpoint", {{"every", config.checkpoint.every}, {"keep", config.checkpoint.keep}}},
+      {"evaluate", {{"every", config.evaluate.every}, {"batches", config.evaluate.batches}}},
+      {"distributed",
+       {{"timeout", config.distributed.timeout}, {"shard_optimizer", config.distributed.shard_optimizer}}},
+      {"guards",
+       {{"max_skips", config.guards.max_skips},
+        {"spike_action", to_string(config.guards.spike_action)},
+        {"spike_window", config.guards.spike_window},
+        {"spike_threshold", config.guards.spike_threshold},
+        {"weights_every", config.guards.weights_every}}},
+      {"log",
+       {{"every", config.log.every},
+        {"layers_every", config.log.layers_every},
+        {"tensorboard", config.log.tensorboard}}}};
 }
 
 std::string first_difference(const json& before, const json& now) { return difference(&before, &now, ""); }

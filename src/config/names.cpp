@@ -73,6 +73,12 @@ struct Table<ScheduleKind> {
                                                                    {ScheduleKind::cosine, "cosine"}});
 };
 
+template <>
+struct Table<SpikeAction> {
+  static constexpr auto names = std::to_array<Name<SpikeAction>>(
+      {{SpikeAction::log, "log"}, {SpikeAction::skip, "skip"}, {SpikeAction::rollback, "rollback"}});
+};
+
 template <class Enum>
 const char* text_of(Enum value) {
   for (const auto& name : Table<Enum>::names)
@@ -110,6 +116,7 @@ FLASHEVA_NAMED(ChunkBias)
 FLASHEVA_NAMED(DeviceChoice)
 FLASHEVA_NAMED(Precision)
 FLASHEVA_NAMED(ScheduleKind)
+FLASHEVA_NAMED(SpikeAction)
 
 #undef FLASHEVA_NAMED
 

@@ -185,6 +185,28 @@ EvaluateSection read_evaluate(const YamlNode& node, const std::string& path) {
   return evaluate;
 }
 
+DistributedSection read_distributed(const YamlNode& node, const std::string& path) {
+  const Section section(node, path, {.required = {}, .optional = {"timeout", "shard_optimizer"}});
+  DistributedSection distributed;
+  section.read("timeout", distributed.timeout, above_zero);
+  section.read("shard_optimizer", distributed.shard_optimizer);
+  return distributed;
+}
+
+GuardsSection read_guards(const YamlNode& node, const std::string& path) {
+  const Section section(
+      node, path,
+      {.required = {},
+       .optional = {"max_skips", "spike_action", "spike_window", "spike_threshold", "weights_every"}});
+  GuardsSection guards;
+  section.read("max_skips", guards.max_skips, 0);
+  section.read("spike_action", guards.spike_action);
+  section.read("spike_window", guards.spike_window, 8);
+  section.read("spike_threshold", guards.spike_threshold, above_zero);
+  section.read("weights_every", guards.weights_every);
+  return guards;
+}
+
 LogSection read_log(const YamlNode& node, const std::string& path) {
   const Section section(node, path, {.required = {}, .optional = {"every", "layers_every", "tensorboard"}});
   LogSection log;
@@ -197,7 +219,7 @@ LogSection read_log(const YamlNode& node, const std::string& path) {
 Config read_config(const YamlNode& root) {
   const Section section(root, "",
                         {.required = {"run", "model", "data", "batch", "phases"},
-                         .optional = {"checkpoint", "evaluate", "log"}});
+                         .optional = {"checkpoint", "evaluate", "distributed", "guards", "log"}});
   Config config;
   config.run = read_run(*section.find("run"), "run");
   config.model = read_model(*section.find("model"), "model");
@@ -207,6 +229,9 @@ Config read_config(const YamlNode& root) {
   if (const YamlNode* node = section.find("checkpoint"))
     config.checkpoint = read_checkpoint(*node, "checkpoint");
   if (const YamlNode* node = section.find("evaluate")) config.evaluate = read_evaluate(*node, "evaluate");
+  if (const YamlNode* node = section.find("distributed"))
+    config.distributed = read_distributed(*node, "distributed");
+  if (const YamlNode* node = section.find("guards")) config.guards = read_guards(*node, "guards");
   if (const YamlNode* node = section.find("log")) config.log = read_log(*node, "log");
   return config;
 }

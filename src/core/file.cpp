@@ -121,6 +121,10 @@ MappedFile::~MappedFile() {
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
+std::uint64_t checksum_of(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 std::string checksum_of_file(const fs::path& path) {
   const MappedFile file(path);
   const XXH128_hash_t hash = XXH3_128bits(file.bytes().data(), file.bytes().size());

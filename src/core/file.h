@@ -56,6 +56,9 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+// XXH3-64.
+std::uint64_t checksum_of(std::span<const std::byte> bytes);
+
 // XXH3-128 of the file's content, 32 hexadecimal digits.
 std::string checksum_of_file(const std::filesystem::path& path);
 

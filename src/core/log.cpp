@@ -8,18 +8,29 @@ namespace flasheva {
 
 namespace {
 bool progress_on_screen = false;
-}
+bool silent = false;
+}  // namespace
+
+void silence_log() { silent = true; }
 
 void log_line(const std::string& text) {
+  if (silent) return;
   std::fprintf(stderr, "%s%s\n", progress_on_screen ? "\r\033[K" : "", text.c_str());
   progress_on_screen = false;
 }
 
 void log_warning(const std::string& text) { log_line("warning: " + text); }
 
+void log_error(std::string text) {
+  if (text.empty()) return;
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  std::fprintf(stderr, "flasheva: %s\n", text.c_str());
+}
+
 bool progress_is_visible() {
   static const bool terminal = ::isatty(STDERR_FILENO) == 1;
-  return terminal;
+  return terminal && !silent;
 }
 
 void show_progress(const std::string& text) {

@@ -8,6 +8,12 @@ namespace flasheva {
 void log_line(const std::string& text);
 void log_warning(const std::string& text);  // "warning: TEXT"
 
+// "flasheva: TEXT" on one line, whatever file names the text holds; nothing if it is empty. Never silenced.
+void log_error(std::string text);
+
+// From now on nothing else is logged: of many ranks, the first one speaks.
+void silence_log();
+
 // Shown only where standard error is a terminal; the next log_line takes its place.
 void show_progress(const std::string& text);
 bool progress_is_visible();

@@ -9,8 +9,16 @@ class SingleCommunicator final : public Communicator {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
+  int threads() const override { return 0; }
+  std::string description() override { return "one rank"; }
   void all_reduce_sum(std::span<double>) override {}
-  void all_reduce_sum(Tensor) override {}
+  void start_all_reduce_sum(Tensor, Tensor) override {}
+  void start_reduce_scatter_sum(Tensor, Tensor) override {}
+  void start_all_gather(Tensor) override {}
+  void wait() override {}
+  void set_timeout(double) override {}
+  void set_patience(double) override {}
+  void leave() override {}
 };
 
 }  // namespace

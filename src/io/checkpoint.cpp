@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "src/core/error.h"
@@ -48,6 +49,12 @@ std::vector<fs::path> checkpoint_folders(const fs::path& checkpoints) {
   return folders;
 }
 
+std::string folder_name(std::int64_t step) { return fmt::format("step-{:09}", step); }
+
+nlohmann::json read_state(const fs::path& folder) {
+  return nlohmann::json::parse(read_text_file(folder / "state.json"));
+}
+
 // Leaves the checkpoint of `newest` and those before it, `keep` in all. Later ones are damaged, or the run
 // would have gone on from them: they must not count, nor be found once this one is pruned. What a killed
 // process was writing goes too.
@@ -63,15 +70,12 @@ void prune(const fs::path& checkpoints, const fs::path& newest, std::int64_t kee
 }
 
 // Refuses before a byte is written where the disk cannot hold the checkpoint.
-void require_space(const fs::path& folder, const CheckpointContent& content) {
-  std::uintmax_t needed = 1 << 20;
-  for (const NamedTensors* tensors : {&content.model, &content.optimizer})
-    for (const auto& [name, tensor] : *tensors) needed += tensor.data.size();
+void require_space(const fs::path& folder, std::uintmax_t bytes) {
   std::error_code unknown;
   const fs::space_info space = fs::space(folder, unknown);
-  if (!unknown && space.available < needed)
+  if (!unknown && space.available < bytes)
     fail(ExitCode::disk, "{}: a checkpoint needs {} MB and {} MB are free; free some space and start again",
-         folder.string(), needed / 1000000 + 1, space.available / 1000000);
+         folder.string(), bytes / 1000000 + 1, space.available / 1000000);
 }
 
 void move_into_place(const fs::path& temporary, const fs::path& folder) {
@@ -84,27 +88,37 @@ void move_into_place(const fs::path& temporary, const fs::path& folder) {
 
 }  // namespace
 
-void write_checkpoint(const fs::path& checkpoints, const CheckpointContent& content,
-                      const ModelConfig& config, const fs::path& tokenizer_from, std::int64_t keep) {
-  create_folders(checkpoints);
-  const std::string name = fmt::format("step-{:09}", content.step);
-  const fs::path temporary = checkpoints / (temporary_prefix + name);
+CheckpointWriter::CheckpointWriter(const fs::path& checkpoints, std::int64_t step)
+    : folder_(checkpoints / folder_name(step)),
+      temporary_(checkpoints / (temporary_prefix + folder_name(step))) {}
+
+void CheckpointWriter::begin(std::uintmax_t bytes) {
+  constexpr std::uintmax_t small_files = 1 << 20;
+  create_folders(folder_.parent_path());
+  abandon();
+  require_space(folder_.parent_path(), bytes + small_files);
+  create_folders(temporary_);
+}
+
+void CheckpointWriter::write_moments(const NamedTensors& moments, int part, int parts) {
+  const std::string name = parts == 1 ? "optimizer.safetensors"
+                                      : fmt::format("optimizer-{:05}-of-{:05}.safetensors", part + 1, parts);
+  write_safetensors(temporary_ / name, moments);
+}
+
+void CheckpointWriter::finish(const NamedTensors& model, const nlohmann::json& state,
+                              const ModelConfig& config, const fs::path& tokenizer_from, std::int64_t keep) {
+  write_model_folder_files(temporary_, config, "float32", tokenizer_from);
+  write_safetensors(temporary_ / "model.safetensors", model, {{"format", "pt"}});
+  write_file_atomically(temporary_ / "state.json", state.dump(1) + "\n");
+  write_file_atomically(temporary_ / manifest_name, make_manifest(temporary_));
+  move_into_place(temporary_, folder_);
+  prune(folder_.parent_path(), folder_, keep);
+}
+
+void CheckpointWriter::abandon() {
   std::error_code ignored;
-  fs::remove_all(temporary, ignored);
-  require_space(checkpoints, content);
-  create_folders(temporary);
-  try {
-    write_model_folder_files(temporary, config, "float32", tokenizer_from);
-    write_safetensors(temporary / "model.safetensors", content.model, {{"format", "pt"}});
-    write_safetensors(temporary / optimizer_file_name, content.optimizer);
-    write_file_atomically(temporary / "state.json", content.state.dump(1) + "\n");
-    write_file_atomically(temporary / manifest_name, make_manifest(temporary));
-  } catch (const Error&) {
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
-  move_into_place(temporary, checkpoints / name);
-  prune(checkpoints, checkpoints / name, keep);
+  fs::remove_all(temporary_, ignored);
 }
 
 std::string checkpoint_fault(const fs::path& folder) {
@@ -129,11 +143,55 @@ std::optional<FoundCheckpoint> newest_valid_checkpoint(const fs::path& checkpoin
                                                        const std::function<void(const std::string&)>& warn) {
   for (const fs::path& folder : checkpoint_folders(checkpoints)) {
     const std::string fault = checkpoint_fault(folder);
-    if (fault.empty())
-      return FoundCheckpoint{folder, nlohmann::json::parse(read_text_file(folder / "state.json"))};
+    if (fault.empty()) return FoundCheckpoint{folder, read_state(folder)};
     warn(fmt::format("{}: {}; using the checkpoint before it", folder.string(), fault));
   }
   return std::nullopt;
+}
+
+FoundCheckpoint checkpoint_of_step(const fs::path& checkpoints, std::int64_t step) {
+  const fs::path folder = checkpoints / folder_name(step);
+  if (!fs::exists(folder / "state.json"))
+    fail(ExitCode::data,
+         "{}: rank 0 goes on from it and it is not here; run.output must be a folder that all "
+         "machines share",
+         folder.string());
+  return {folder, read_state(folder)};
+}
+
+std::string name_of_part(const std::string& tensor, std::int64_t first, bool whole) {
+  return whole ? tensor : fmt::format("{}#{}", tensor, first);
+}
+
+StoredMoments::StoredMoments(const fs::path& folder) : folder_(folder) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string file = entry.path().filename().string();
+    if (file.rfind("optimizer", 0) != 0 || entry.path().extension() != ".safetensors") continue;
+    files_.push_back(std::make_unique<SafetensorsReader>(entry.path()));
+    for (const auto& [name, elements] : files_.back()->tensors()) {
+      const std::size_t mark = name.find('#');
+      const bool whole = mark == std::string::npos;
+      parts_[name.substr(0, mark)].push_back({whole ? 0 : std::stoll(name.substr(mark + 1)), &elements});
+    }
+  }
+}
+
+void StoredMoments::load(Tensor out, const std::string& tensor, std::int64_t first) const {
+  std::int64_t found = 0;
+  const auto parts = parts_.find(tensor);
+  if (parts != parts_.end())
+    for (const Part& part : parts->second) {
+      const std::int64_t begin = std::max(first, part.first);
+      const std::int64_t end = std::min(first + out.size(), part.first + part.elements->size());
+      if (begin >= end || part.elements->dtype != StoredType::F32) continue;
+      std::memcpy(out.as<float>() + (begin - first),
+                  part.elements->data.data() + static_cast<std::size_t>(begin - part.first) * sizeof(float),
+                  static_cast<std::size_t>(end - begin) * sizeof(float));
+      found += end - begin;
+    }
+  if (found != out.size())
+    fail(ExitCode::data, "{}: elements {} .. {} of {} are not all there; go on from another checkpoint",
+         folder_.string(), first, first + out.size() - 1, tensor);
 }
 
 }  // namespace flasheva

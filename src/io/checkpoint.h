@@ -1,7 +1,9 @@
 // Checkpoints: folders `step-000002000` that hold all the next step needs, and are model folders as well.
 //
 //     config.json, model.safetensors, tokenizer files   the model, float32 masters
-//     optimizer.safetensors                             AdamW moments of the trained tensors
+//     optimizer.safetensors                             AdamW moments of the trained tensors; where ranks
+//     share
+//                                                       them, optimizer-00001-of-00004.safetensors and so on
 //     state.json                                        progress and the run's config
 //     manifest.json                                     size and checksum of every file, written last
 //
@@ -12,6 +14,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -25,18 +29,27 @@ namespace flasheva {
 
 using NamedTensors = std::vector<std::pair<std::string, StoredTensor>>;
 
-struct CheckpointContent {
-  std::int64_t step = 0;  // optimizer steps of the whole run: the folder's number
-  nlohmann::json state;
-  NamedTensors model, optimizer;
-};
+// Writes CHECKPOINTS/step-N. Error{disk} of any call, followed by abandon(), leaves the checkpoints that were
+// there as they were.
+class CheckpointWriter {
+ public:
+  // `step`: optimizer steps of the whole run, the folder's number.
+  CheckpointWriter(const std::filesystem::path& checkpoints, std::int64_t step);
 
-// Writes CHECKPOINTS/step-N (replacing one of the same number), prunes all but the newest `keep` up to it and
-// removes later ones: a run that writes N did not go on from them.
-// Error{disk} leaves the checkpoints that were there as they were.
-void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointContent& content,
-                      const ModelConfig& config, const std::filesystem::path& tokenizer_from,
-                      std::int64_t keep);
+  // First, on one rank. `bytes`: about how large the checkpoint will be; refused where the disk has no room.
+  void begin(std::uintmax_t bytes);
+  // Then part 0 .. parts - 1 of the moments, each on its rank.
+  void write_moments(const NamedTensors& moments, int part, int parts);
+  // Last, on one rank: the model, the manifest, and the folder gets its name (replacing one of the same
+  // number). Prunes all but the newest `keep` up to it and removes later ones: a run that writes N did not go
+  // on from them.
+  void finish(const NamedTensors& model, const nlohmann::json& state, const ModelConfig& config,
+              const std::filesystem::path& tokenizer_from, std::int64_t keep);
+  void abandon();
+
+ private:
+  std::filesystem::path folder_, temporary_;
+};
 
 struct FoundCheckpoint {
   std::filesystem::path folder;
@@ -48,10 +61,32 @@ struct FoundCheckpoint {
 std::optional<FoundCheckpoint> newest_valid_checkpoint(const std::filesystem::path& checkpoints,
                                                        const std::function<void(const std::string&)>& warn);
 
+// The checkpoint of step N, which newest_valid_checkpoint confirmed elsewhere. Error{data} if it is not here.
+FoundCheckpoint checkpoint_of_step(const std::filesystem::path& checkpoints, std::int64_t step);
+
 // What is wrong with a checkpoint folder, or "" where its manifest confirms every file.
 std::string checkpoint_fault(const std::filesystem::path& folder);
 
-// Masters and moments of a checkpoint: FOLDER/model.safetensors and FOLDER/optimizer.safetensors.
-inline const char* optimizer_file_name = "optimizer.safetensors";
+// The name under which elements `first` .. of a tensor are stored: its own where they are all of it.
+std::string name_of_part(const std::string& tensor, std::int64_t first, bool whole);
+
+// The moments in a checkpoint, in however many parts they were written.
+class StoredMoments {
+ public:
+  explicit StoredMoments(const std::filesystem::path& folder);
+
+  // out (count), float32, = elements first .. first + count - 1 of a tensor. Error{data} where they are not
+  // there.
+  void load(Tensor out, const std::string& tensor, std::int64_t first) const;
+
+ private:
+  struct Part {
+    std::int64_t first;
+    const StoredTensor* elements;
+  };
+  std::filesystem::path folder_;
+  std::vector<std::unique_ptr<SafetensorsReader>> files_;
+  std::map<std::string, std::vector<Part>> parts_;
+};
 
 }  // namespace flasheva

@@ -10,10 +10,9 @@ namespace flasheva {
 struct Parameter {
   std::string name;  // as in the Hugging Face file
   Shape shape;
-  Tensor master;                       // float32 (float64 in gradient checks): what checkpoints hold
-  Tensor weight;                       // what is computed with: the master itself, or its bfloat16 copy
-  Tensor gradient;                     // of the master's type, +=; absent where frozen
-  Tensor first_moment, second_moment;  // AdamW's m and v; absent where frozen
+  Tensor master;    // float32 (float64 in gradient checks): what checkpoints hold
+  Tensor weight;    // what is computed with: the master itself, or its bfloat16 copy
+  Tensor gradient;  // of the master's type, +=; absent where frozen
   bool trained = false;
 };
 

@@ -138,12 +138,22 @@ bool GptNeoX::trained_up_to(std::size_t layer) const {
          std::any_of(blocks_.begin(), end, [](const auto& block) { return block->trained(); });
 }
 
-double GptNeoX::forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale) {
+double GptNeoX::forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale,
+                                 const LayerDone& layer_done) {
   forward_blocks(pass, batch.tokens);
   const bool below_head = trained_up_to(blocks_.size() - 1);
   const double nats = backward_head(pass, batch, loss_scale, below_head || final_norm_.trained());
-  if (below_head) backward_blocks(pass, batch.tokens);
+  if (layer_done) layer_done(config_.num_hidden_layers);
+  if (below_head) backward_blocks(pass, batch.tokens, layer_done);
   return nats;
+}
+
+int GptNeoX::first_non_finite_layer(const PassContext& pass) const {
+  const std::int64_t N = pass.extent.rows();
+  const auto finite = [&](const Tensor& x) { return std::isfinite(pass.ops.sum_of_squares(x.rows(0, N))); };
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
+    if (!finite(saved(layer).input)) return static_cast<int>(layer) - 1;
+  return config_.num_hidden_layers - (finite(output_) ? 0 : 1);
 }
 
 // Leaves the gradient of the last block's output in dx_.
@@ -169,11 +179,12 @@ double GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, 
   return sum_of(losses_.rows(0, N));
 }
 
-void GptNeoX::backward_blocks(const PassContext& pass, Tensor tokens) {
+void GptNeoX::backward_blocks(const PassContext& pass, Tensor tokens, const LayerDone& layer_done) {
   const Tensor dx = dx_.rows(0, pass.extent.rows());
   for (std::size_t layer = blocks_.size(); layer-- > 0 && trained_up_to(layer);) {
     const bool input_gradient = layer > 0 ? trained_up_to(layer - 1) : embed_in_.trained;
     blocks_[layer]->backward(pass, dx, input_gradient, saved(layer), work_, cosine_, sine_);
+    if (layer_done) layer_done(static_cast<int>(layer));
   }
   if (embed_in_.trained) pass.ops.embedding_backward(embed_in_.gradient, dx, tokens);
 }

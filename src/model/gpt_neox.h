@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -49,15 +50,24 @@ class GptNeoX {
   // The losses of a batch, without gradients.
   LossSums evaluate(const PassContext& pass, const TokenBatch& batch);
 
+  // Called during the backward pass when the gradients of a layer are final, and so are those behind it; the
+  // number of layers stands for final norm and head.
+  using LayerDone = std::function<void(int layer)>;
+
   // Gradients of trained parameters += loss_scale x gradient of the summed losses; returns the summed losses
   // in nats. Planned with `training`.
-  double forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale);
+  double forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale,
+                          const LayerDone& layer_done = {});
+
+  // Where the first value that is not finite stands in the last forward_backward: the number of the layer
+  // whose output it is in; -1 for the embedding, the number of layers for what comes behind them.
+  int first_non_finite_layer(const PassContext& pass) const;
 
  private:
   void forward_blocks(const PassContext& pass, Tensor tokens);
   double backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
                        bool input_gradient);
-  void backward_blocks(const PassContext& pass, Tensor tokens);
+  void backward_blocks(const PassContext& pass, Tensor tokens, const LayerDone& layer_done);
   const BlockActivations& saved(std::size_t layer) const { return saved_[training_ ? layer : 0]; }
   bool trained_up_to(std::size_t layer) const;  // the embedding or any block below or at `layer`
 

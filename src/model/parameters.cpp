@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/check.h"
 #include "src/io/model_folder.h"
@@ -17,9 +18,20 @@ bool selects(const std::string& selector, const std::string& tensor_name) {
 }
 
 namespace {
+
+constexpr int behind_all_layers = std::numeric_limits<int>::max();
+
 Shape shape_of(const TensorSpec& spec) {
   return spec.shape.size() == 1 ? Shape{spec.shape[0]} : Shape{spec.shape[0], spec.shape[1]};
 }
+
+// gpt_neox.layers.3.attention.dense.weight -> 3; the embedding comes before, final norm and head behind.
+int layer_of(const std::string& name) {
+  static const std::string before = "gpt_neox.layers.";
+  if (name.rfind("gpt_neox.embed_in.", 0) == 0) return -1;
+  return name.rfind(before, 0) == 0 ? std::stoi(name.substr(before.size())) : behind_all_layers - 1;
+}
+
 }  // namespace
 
 ParameterTable::ParameterTable(const ModelConfig& config) {
@@ -82,15 +94,41 @@ void ParameterTable::plan_weights(MemoryPlan& plan, DType compute) {
   }
 }
 
-void ParameterTable::plan_training(MemoryPlan& plan) {
+void ParameterTable::plan_gradients(MemoryPlan& plan) {
   for (Parameter& parameter : parameters_) {
-    parameter.gradient = parameter.first_moment = parameter.second_moment = Tensor{};
-    if (!parameter.trained) continue;
-    const DType dtype = parameter.master ? parameter.master.dtype : DType::f32;
-    plan.add(parameter.gradient, "gradients", dtype, parameter.shape);
-    plan.add(parameter.first_moment, "optimizer moments", dtype, parameter.shape);
-    plan.add(parameter.second_moment, "optimizer moments", dtype, parameter.shape);
+    parameter.gradient = Tensor{};
+    if (parameter.trained)
+      plan.add(parameter.gradient, "gradients", training_type(parameter), parameter.shape);
   }
+}
+
+Tensor ParameterTable::gradients() const {
+  for (const Parameter& parameter : parameters_)
+    if (parameter.trained)
+      return {parameter.gradient.data,
+              parameter.gradient.dtype,
+              {gradient_elements()},
+              parameter.gradient.device};
+  return {};
+}
+
+std::int64_t ParameterTable::gradient_elements() const { return gradient_elements_before(behind_all_layers); }
+
+std::int64_t ParameterTable::gradient_elements_before(int layer) const {
+  std::int64_t sum = 0;
+  for (const Parameter& parameter : parameters_)
+    if (parameter.trained && layer_of(parameter.name) < layer) sum += gradient_elements_of(parameter);
+  return sum;
+}
+
+std::int64_t ParameterTable::gradient_elements_of(const Parameter& parameter) {
+  const auto line =
+      static_cast<std::int64_t>(MemoryPlan::alignment_bytes / size_in_bytes(training_type(parameter)));
+  return (parameter.shape.size() + line - 1) / line * line;
+}
+
+DType ParameterTable::training_type(const Parameter& parameter) {
+  return parameter.master ? parameter.master.dtype : DType::f32;
 }
 
 }  // namespace flasheva

@@ -38,8 +38,20 @@ class ParameterTable : public ParameterSource {
   void plan_masters(MemoryPlan& plan, DType dtype);
   // Foresees copies of another compute type; with the masters' type, none: weights are then the masters.
   void plan_weights(MemoryPlan& plan, DType compute);
-  // Foresees gradients and moments of the trained tensors; those of frozen ones become absent.
-  void plan_training(MemoryPlan& plan);
+  // Foresees the gradients of the trained tensors, one behind the other; those of frozen ones become absent.
+  void plan_gradients(MemoryPlan& plan);
+
+  // The gradients of all trained tensors as one, in the order of the table; some elements pad and stay 0.
+  // Bound.
+  Tensor gradients() const;
+  // How many elements it has, bound or not.
+  std::int64_t gradient_elements() const;
+  // How many of them stand before those of a layer; `layers` stands for final norm and head.
+  std::int64_t gradient_elements_before(int layer) const;
+  // How many a trained tensor takes of them, those that pad included.
+  static std::int64_t gradient_elements_of(const Parameter& parameter);
+  // The type of its gradient and moments.
+  static DType training_type(const Parameter& parameter);
 
  private:
   std::deque<Parameter> parameters_;  // a deque: parts of the model keep pointers into it

@@ -3,34 +3,87 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/distributed/gradient_sum.h"
+
 namespace flasheva {
 
 namespace {
+
 // gpt_neox.layers.3.attention.dense.weight -> layers.3; gpt_neox.embed_in.weight -> embed_in.
 std::string part_of(const std::string& name) {
   std::string rest = name.rfind("gpt_neox.", 0) == 0 ? name.substr(9) : name;
   const std::size_t dots = rest.rfind("layers.", 0) == 0 ? rest.find('.', 7) : rest.find('.');
   return rest.substr(0, dots);
 }
+
+// Elements first .. first + count - 1 of a tensor, as a vector.
+Tensor elements(const Tensor& tensor, std::int64_t first, std::int64_t count) {
+  return tensor ? tensor.reshaped({tensor.size()}).rows(first, count) : tensor;
+}
+
+// Calls f(parameter, first, count, at) for the elements of trained parameters whose gradients stand in a
+// range of all gradients: elements first .. first + count - 1 of the parameter, `at` elements behind the
+// range's begin.
+template <class F>
+void for_parameters_in(ParameterTable& parameters, Range range, const F& f) {
+  std::int64_t offset = 0;
+  for (Parameter& parameter : parameters.all()) {
+    if (!parameter.trained) continue;
+    const std::int64_t begin = std::max(range.begin, offset);
+    const std::int64_t end = std::min(range.end, offset + parameter.shape.size());
+    if (begin < end) f(parameter, begin - offset, end - begin, begin - range.begin);
+    offset += ParameterTable::gradient_elements_of(parameter);
+  }
+}
+
 }  // namespace
 
-GradientNorms gradient_norms(Ops& ops, const ParameterTable& parameters) {
+void Optimizer::plan(MemoryPlan& plan, ParameterTable& parameters, bool sharded, int rank, int ranks) {
+  parameters_ = &parameters;
+  sharded_ = sharded && ranks > 1;
+  segments_.clear();
+  const auto add = [&](Parameter& parameter, std::int64_t first, std::int64_t count, std::int64_t) {
+    segments_.push_back({&parameter, first, count, {}, {}});
+  };
+  const std::int64_t gradients = parameters.gradient_elements();
+  if (sharded_)
+    for (const Range& bucket : GradientSum::buckets(gradients))
+      for_parameters_in(parameters, piece_of_rank(bucket, rank, ranks), add);
+  else
+    for_parameters_in(parameters, {0, gradients}, add);
+  for (Segment& segment : segments_)
+    for (Tensor* moment : {&segment.first_moment, &segment.second_moment})
+      plan.add(*moment, "optimizer moments", ParameterTable::training_type(*segment.parameter),
+               {segment.count});
+}
+
+GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator) const {
+  std::map<const Parameter*, double> of_parameter;
+  std::vector<double> squares(parameters_->all().size());
+  for (const Segment& segment : segments_)
+    of_parameter[segment.parameter] +=
+        ops.sum_of_squares(elements(segment.parameter->gradient, segment.first, segment.count));
+  for (std::size_t i = 0; i < squares.size(); ++i)
+    if (const auto found = of_parameter.find(&parameters_->all()[i]); found != of_parameter.end())
+      squares[i] = found->second;
+  if (sharded_) communicator.all_reduce_sum(squares);
+
   GradientNorms norms;
   double total = 0;
-  for (const Parameter& parameter : parameters.all()) {
+  for (std::size_t i = 0; i < squares.size(); ++i) {
+    const Parameter& parameter = parameters_->all()[i];
     if (!parameter.trained) continue;
-    const double squares = ops.sum_of_squares(parameter.gradient);
-    if (!std::isfinite(squares) && norms.first_non_finite.empty()) norms.first_non_finite = parameter.name;
-    norms.by_part[part_of(parameter.name)] += squares;
-    total += squares;
+    if (!std::isfinite(squares[i])) norms.first_non_finite = parameter.name;
+    norms.by_part[part_of(parameter.name)] += squares[i];
+    total += squares[i];
   }
   norms.global = std::sqrt(total);
-  for (auto& [part, squares] : norms.by_part) squares = std::sqrt(squares);
+  for (auto& [part, sum] : norms.by_part) sum = std::sqrt(sum);
   return norms;
 }
 
-void update_parameters(Ops& ops, ParameterTable& parameters, const OptimizerConfig& config, double lr,
-                       std::int64_t step, double gradient_norm) {
+void Optimizer::update(Ops& ops, Communicator& communicator, const OptimizerConfig& config, double lr,
+                       std::int64_t step, double gradient_norm, Tensor scratch) {
   AdamWConfig adamw;
   adamw.lr = lr;
   adamw.beta1 = config.beta1;
@@ -38,13 +91,32 @@ void update_parameters(Ops& ops, ParameterTable& parameters, const OptimizerConf
   adamw.eps = config.eps;
   adamw.step = step;
   if (config.clip > 0) adamw.gradient_scale = std::min(1.0, config.clip / (gradient_norm + 1e-6));
-  for (Parameter& parameter : parameters.all()) {
-    if (!parameter.trained) continue;
-    const bool decays = parameter.shape.rank() >= 2;
-    adamw.weight_decay = decays ? config.weight_decay : 0.0;
-    const bool copied = parameter.weight.data != parameter.master.data;
-    ops.adamw(parameter.master, copied ? parameter.weight : Tensor{}, parameter.first_moment,
-              parameter.second_moment, parameter.gradient, adamw);
+  for (Segment& segment : segments_) {
+    const Parameter& parameter = *segment.parameter;
+    adamw.weight_decay = parameter.shape.rank() >= 2 ? config.weight_decay : 0.0;
+    const Tensor copy = parameter.weight.data != parameter.master.data ? parameter.weight : Tensor{};
+    ops.adamw(elements(parameter.master, segment.first, segment.count),
+              elements(copy, segment.first, segment.count), segment.first_moment, segment.second_moment,
+              elements(parameter.gradient, segment.first, segment.count), adamw);
+  }
+  if (sharded_) gather(ops, communicator, scratch);
+}
+
+// Every rank's updated weights to all others, bucket by bucket.
+void Optimizer::gather(Ops& ops, Communicator& communicator, Tensor scratch) {
+  for (const Range& bucket : GradientSum::buckets(parameters_->gradient_elements())) {
+    const Tensor weights = scratch.rows(0, bucket.size());
+    const Range own = piece_of_rank(bucket, communicator.rank(), communicator.size());
+    for_parameters_in(*parameters_, own, [&](Parameter& parameter, auto first, auto count, auto at) {
+      ops.cast(weights.rows(own.begin - bucket.begin + at, count), elements(parameter.master, first, count));
+    });
+    communicator.start_all_gather(weights);
+    communicator.wait();
+    for_parameters_in(*parameters_, bucket, [&](Parameter& parameter, auto first, auto count, auto at) {
+      ops.cast(elements(parameter.master, first, count), weights.rows(at, count));
+      if (parameter.weight.data != parameter.master.data)
+        ops.cast(elements(parameter.weight, first, count), weights.rows(at, count));
+    });
   }
 }
 

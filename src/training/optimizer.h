@@ -1,11 +1,18 @@
 // Clipping by the global gradient norm and AdamW over the trained parameters of a model.
+//
+// Sharded (ZeRO stage 1, Rajbhandari et al., 2020), every rank keeps the moments of its share of the elements
+// alone, needs the summed gradients of that share alone, updates it, and gets the rest of the weights from
+// the others. The share is one piece of each bucket of gradients, whatever tensors it falls into.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
+#include "kernels/buffer.h"
 #include "src/config/config.h"
+#include "src/distributed/communicator.h"
 #include "src/model/parameters.h"
 
 namespace flasheva {
@@ -14,14 +21,42 @@ namespace flasheva {
 struct GradientNorms {
   double global = 0;
   std::map<std::string, double> by_part;
-  std::string first_non_finite;  // the first tensor with a gradient that is not finite; "" if none
+  // The tensor whose gradient was not finite first, as the backward pass goes; "" if there is none.
+  std::string first_non_finite;
 };
-GradientNorms gradient_norms(Ops& ops, const ParameterTable& parameters);
 
-// gradients x min(1, clip / (norm + 1e-6)) enter AdamW; clip 0: off. `step` counts this phase's updates
-// from 1. Weight decay on tensors of two or more dimensions only. Refreshes the bfloat16 copies where there
-// are any.
-void update_parameters(Ops& ops, ParameterTable& parameters, const OptimizerConfig& config, double lr,
-                       std::int64_t step, double gradient_norm);
+class Optimizer {
+ public:
+  // The elements of one parameter that this rank updates: all of them, or its share.
+  struct Segment {
+    Parameter* parameter;
+    std::int64_t first, count;
+    Tensor first_moment, second_moment;  // (count) AdamW's m and v
+
+    bool whole() const { return count == parameter->shape.size(); }
+  };
+
+  // Foresees the moments of rank `rank` of `ranks`; those of `parameters` that are trained must be selected.
+  void plan(MemoryPlan& plan, ParameterTable& parameters, bool sharded, int rank, int ranks);
+
+  // Of gradients that are sums over ranks, everywhere or on this rank's share; the same on all ranks.
+  GradientNorms norms(Ops& ops, Communicator& communicator) const;
+
+  // gradients x min(1, clip / (norm + 1e-6)) enter AdamW; clip 0: off. `step` counts this phase's updates
+  // from 1. Weight decay on tensors of two or more dimensions only. Refreshes the bfloat16 copies where there
+  // are any. `scratch` is of one bucket.
+  void update(Ops& ops, Communicator& communicator, const OptimizerConfig& config, double lr,
+              std::int64_t step, double gradient_norm, Tensor scratch);
+
+  std::vector<Segment>& segments() { return segments_; }
+  bool sharded() const { return sharded_; }
+
+ private:
+  void gather(Ops& ops, Communicator& communicator, Tensor scratch);
+
+  ParameterTable* parameters_ = nullptr;
+  std::vector<Segment> segments_;
+  bool sharded_ = false;
+};
 
 }  // namespace flasheva

@@ -4,19 +4,14 @@
 
 #include <chrono>
 #include <filesystem>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "src/core/error.h"
-#include "src/core/file.h"
 #include "src/core/log.h"
-#include "src/core/text.h"
-#include "src/io/checkpoint.h"
 #include "src/io/model_folder.h"
-#include "src/io/tokenizer.h"
-#include "src/model/initialize.h"
-#include "src/training/metrics.h"
+#include "src/training/guards.h"
+#include "src/training/run_state.h"
 #include "src/training/stop_signal.h"
 #include "src/training/trainer.h"
 
@@ -42,154 +37,87 @@ TokenFile open_tokens(const fs::path& path, const ModelConfig& model, std::int64
   return file;
 }
 
-void move_aside(const fs::path& output) {
-  if (!fs::exists(output)) return;
-  const fs::path folder = output.has_filename() ? output : output.parent_path();  // "runs/x/"
-  for (int number = 1;; ++number) {
-    const fs::path aside = folder.string() + fmt::format(".before-{}", number);
-    if (fs::exists(aside)) continue;
-    std::error_code error;
-    fs::rename(output, aside, error);
-    if (error) fail(ExitCode::disk, "{}: cannot move aside: {}", output.string(), error.message());
-    log_line(fmt::format("the earlier run is now {}", aside.string()));
-    return;
-  }
-}
-
 // One run in progress.
 class Recipe {
  public:
   Recipe(const Config& config, Ops& ops, Communicator& communicator)
       : config_(config),
-        output_(config.run.output),
         model_config_(resolve_model(config, &before_)),
         train_data_(open_tokens(config.data.train, model_config_, config.data.sequence_length)),
         order_(train_data_.sequences(config.data.sequence_length), config.data.shuffle, config.run.seed),
         trainer_(config, model_config_, ops, communicator),
-        ops_(ops) {
+        state_(config, before_, model_config_, train_data_.info().tokenizer, trainer_, ops, communicator),
+        guards_(config.guards, communicator),
+        communicator_(communicator) {
     if (!config.data.validation.empty())
       validation_data_.emplace(
           open_tokens(config.data.validation, model_config_, config.data.sequence_length));
-    if (config.batch.sequences < communicator.size())
-      fail(ExitCode::usage,
-           "batch.sequences {} is smaller than the number of ranks {}; each rank needs a sequence",
-           config.batch.sequences, communicator.size());
   }
 
   TrainOutcome run(bool fresh) {
-    if (fresh) move_aside(output_);
-    check_model_folder_destination(output_ / "model");
-    create_folders(output_);
-    start_or_go_on();
-    if (progress_.phase == phase_count()) {
-      log_line(fmt::format("{}: finished after {} steps", output_.string(), progress_.step));
+    state_.open(fresh);
+    if (state_.finished()) {
+      state_.write_model_if_missing();
+      log_line(fmt::format("{}: finished after {} steps", config_.run.output.string(), progress_.step));
       return TrainOutcome::already_finished;
     }
     const StopSignal stop;
-    for (; progress_.phase < phase_count(); ++progress_.phase, progress_.step_in_phase = 0)
+    for (; !state_.finished(); ++progress_.phase, progress_.step_in_phase = progress_.skipped_in_phase = 0)
       if (!run_phase(config_.phases[static_cast<std::size_t>(progress_.phase)]))
         return TrainOutcome::preempted;
-    write_model();
+    state_.write_model();
     return TrainOutcome::finished;
   }
 
  private:
-  std::int64_t phase_count() const { return static_cast<std::int64_t>(config_.phases.size()); }
-
-  // --- the beginning ------------------------------------------------------------------------------------
-
-  void start_or_go_on() {
-    prepare_tokenizer();
-    const auto found = newest_valid_checkpoint(output_ / "checkpoints", log_warning);
-    std::uint64_t metrics_bytes = 0;
-    if (found) {
-      metrics_bytes = go_on_from(*found);
-    } else if (config_.model.from.empty()) {
-      initialize_from_scratch(trainer_.parameters(), model_config_, ops_, config_.run.seed);
-    } else {
-      report_swap(load_parameters(trainer_.parameters(), model_config_, before_, config_.model.from));
-    }
-    const bool finished = progress_.phase == phase_count();
-    metrics_.emplace(output_ / "metrics.jsonl",
-                     finished ? std::numeric_limits<std::uint64_t>::max() : metrics_bytes);
-    if (finished && !fs::exists(output_ / "model" / "config.json")) write_model();
-  }
-
-  std::uint64_t go_on_from(const FoundCheckpoint& found) {
-    const std::string difference = first_difference(found.state.at("config"), to_json(config_));
-    if (!difference.empty())
-      fail(ExitCode::usage,
-           "{}: the earlier run had another {}; use the same config, another run.output, or --fresh",
-           found.folder.string(), difference);
-    progress_ = {found.state.at("step"), found.state.at("phase"), found.state.at("step_in_phase")};
-    load_parameters(trainer_.parameters(), model_config_, model_config_, found.folder);
-    resumed_from_ = found.folder;
-    if (progress_.step_in_phase == config_.phases.at(static_cast<std::size_t>(progress_.phase)).steps) {
-      ++progress_.phase;
-      progress_.step_in_phase = 0;
-      resumed_from_.reset();  // the next phase starts with fresh optimizer state
-    }
-    log_line(fmt::format("going on from {}", found.folder.string()));
-    return found.state.at("metrics_bytes");
-  }
-
-  void report_swap(const SwapReport& report) {
-    if (!report.started.empty())
-      log_line(
-          fmt::format("{} EVA tensors start anew, the first {}", report.started.size(), report.started[0]));
-    if (!report.dropped.empty())
-      log_line(fmt::format("{} tensors are no longer used, the first {}", report.dropped.size(),
-                           report.dropped[0]));
-  }
-
-  // Leaves the run's tokenizer files in OUTPUT/tokenizer: those of the model folder, or of the tokenizer that
-  // the training tokens name.
-  void prepare_tokenizer() {
-    const std::string& name = train_data_.info().tokenizer;
-    if (!config_.model.from.empty() && fs::exists(config_.model.from / "tokenizer.json")) {
-      tokenizer_folder_ = config_.model.from;
-    } else if (config_.model.from.empty() &&
-               (name == "bytes" || fs::exists(fs::path(name) / "tokenizer.json"))) {
-      tokenizer_folder_ = output_ / "tokenizer";
-      create_folders(tokenizer_folder_);
-      make_tokenizer(name)->write_files(tokenizer_folder_);
-    }
-  }
-
-  // --- phases ---------------------------------------------------------------------------------------------
-
   // False if asked to stop before the whole run was done; a checkpoint is then saved.
   bool run_phase(const PhaseConfig& phase) {
-    trainer_.begin_phase(phase);
-    if (progress_.step_in_phase > 0) load_moments();
+    state_.begin_phase(phase);
     log_line(fmt::format("phase {}: {} steps, {}, {} of {} parameters trained", phase.name, phase.steps,
                          to_string(phase.precision), trainer_.parameters().trained_count(),
                          trainer_.parameters().count()));
     if (progress_.step_in_phase == 0) validate(phase);
     timer_start();
     while (progress_.step_in_phase < phase.steps) {
-      const StepResult result = trainer_.step(train_data_, order_, progress_);
-      ++progress_.step;
-      ++progress_.step_in_phase;
-      timed_tokens_ += result.tokens;
+      if (!run_step(phase)) continue;
       const bool last = progress_.step_in_phase == phase.steps;
-      show(phase, result);
-      if (last || progress_.step % config_.log.every == 0) log_step(phase, result);
       if (last || progress_.step % config_.evaluate.every == 0) paused([&] { validate(phase); });
-      const bool stop = StopSignal::requested();
-      if (last || stop || progress_.step % config_.checkpoint.every == 0) paused([&] { save(); });
-      if (stop) return last && progress_.phase + 1 == phase_count();
+      if (progress_.step % config_.guards.weights_every == 0)
+        paused([&] { guards_.compare_weights(trainer_, place(phase)); });
+      const bool stop = on_any_rank(communicator_, StopSignal::requested());
+      if (last || stop || progress_.step % config_.checkpoint.every == 0) paused([&] { state_.save(); });
+      if (stop) return last && progress_.phase + 1 == std::ssize(config_.phases);
     }
     return true;
   }
 
-  void load_moments() {
-    const SafetensorsReader file(*resumed_from_ / optimizer_file_name);
-    for (Parameter& parameter : trainer_.parameters().all()) {
-      if (!parameter.trained) continue;
-      load_tensor(parameter.first_moment, file.at("first_moment." + parameter.name), file.path().string());
-      load_tensor(parameter.second_moment, file.at("second_moment." + parameter.name), file.path().string());
-    }
+  // One step, and what is said of it. False if it made the run go back to a checkpoint.
+  bool run_step(const PhaseConfig& phase) {
+    const double begun = seconds_now();
+    const StepResult result = trainer_.step(train_data_, order_, progress_,
+                                            [&](const StepResult& step) { return guards_.accepts(step); });
+    communicator_.set_patience(config_.distributed.timeout + seconds_now() - begun);
+    ++progress_.step;
+    ++progress_.step_in_phase;
+    if (!result.updated) ++progress_.skipped_in_phase;
+    timed_tokens_ += result.tokens;
+    show(phase, result);
+    const std::string fault = guards_.judge(result, place(phase));
+    if (!fault.empty()) warn(phase, result, fault);
+    if (guards_.wants_roll_back() && roll_back(phase)) return false;
+    const bool last = progress_.step_in_phase == phase.steps;
+    if (last || progress_.step % config_.log.every == 0) log_step(phase, result);
+    return true;
+  }
+
+  bool roll_back(const PhaseConfig& phase) {
+    bool done = false;
+    paused([&] { done = state_.roll_back(phase); });
+    guards_.rolled_back();
+    if (!done) return false;
+    log_line(fmt::format("back to step {}; its next batches are left out", progress_.step));
+    state_.record({{"phase", phase.name}, {"rolled_back_to_step", progress_.step}});
+    return true;
   }
 
   void validate(const PhaseConfig& phase) {
@@ -198,45 +126,29 @@ class Recipe {
         trainer_.validate(*validation_data_, config_.evaluate.batches * config_.batch.sequences);
     log_line(fmt::format("phase {} step {}: validation loss {:.4f}", phase.name, progress_.step_in_phase,
                          result.loss));
-    metrics_->write({{"phase", phase.name},
-                     {"step", progress_.step_in_phase},
-                     {"run_step", progress_.step},
-                     {"validation_loss", result.loss},
-                     {"validation_accuracy", result.accuracy},
-                     {"validation_targets", result.targets}});
-  }
-
-  void save() {
-    CheckpointContent content;
-    content.step = progress_.step;
-    content.state = {{"step", progress_.step},
-                     {"phase", progress_.phase},
-                     {"step_in_phase", progress_.step_in_phase},
-                     {"metrics_bytes", metrics_->bytes()},
-                     {"config", to_json(config_)}};
-    content.model = masters();
-    for (const Parameter& parameter : trainer_.parameters().all()) {
-      if (!parameter.trained) continue;
-      content.optimizer.emplace_back("first_moment." + parameter.name, stored(parameter.first_moment));
-      content.optimizer.emplace_back("second_moment." + parameter.name, stored(parameter.second_moment));
-    }
-    write_checkpoint(output_ / "checkpoints", content, model_config_, tokenizer_folder_,
-                     config_.checkpoint.keep);
-  }
-
-  NamedTensors masters() {
-    NamedTensors tensors;
-    for (const Parameter& parameter : trainer_.parameters().all())
-      tensors.emplace_back(parameter.name, stored(parameter.master));
-    return tensors;
-  }
-
-  void write_model() {
-    write_model_folder(output_ / "model", model_config_, masters(), tokenizer_folder_);
-    log_line(fmt::format("wrote {}", (output_ / "model").string()));
+    state_.record({{"phase", phase.name},
+                   {"step", progress_.step_in_phase},
+                   {"run_step", progress_.step},
+                   {"validation_loss", result.loss},
+                   {"validation_accuracy", result.accuracy},
+                   {"validation_targets", result.targets}});
   }
 
   // --- what people see ------------------------------------------------------------------------------------
+
+  std::string place(const PhaseConfig& phase) const {
+    return fmt::format("phase {}, step {}", phase.name, progress_.step_in_phase);
+  }
+
+  void warn(const PhaseConfig& phase, const StepResult& result, const std::string& fault) {
+    log_warning(place(phase) + ": " + fault);
+    state_.record({{"phase", phase.name},
+                   {"step", progress_.step_in_phase},
+                   {"run_step", progress_.step},
+                   {"warning", fault},
+                   {"updated", result.updated},
+                   {"skipped_in_phase", progress_.skipped_in_phase}});
+  }
 
   void timer_start() {
     timed_seconds_ = 0;
@@ -244,10 +156,12 @@ class Recipe {
     timer_from_ = seconds_now();
   }
 
-  // Runs something that does not count as training time.
+  // Runs something that does not count as training time, and for which other ranks may wait as long as it
+  // takes.
   template <class Work>
   void paused(Work work) {
     timed_seconds_ += seconds_now() - timer_from_;
+    communicator_.set_patience(Communicator::endless);
     work();
     timer_from_ = seconds_now();
   }
@@ -274,7 +188,7 @@ class Recipe {
                                     {"grad_norm", result.gradient.global},
                                     {"tokens_per_second", speed}};
     if (progress_.step % config_.log.layers_every == 0) entry["grad_norm_by_part"] = result.gradient.by_part;
-    metrics_->write(entry);
+    state_.record(entry);
     log_line(fmt::format("phase {} step {}/{}: loss {:.4f}  lr {:.2e}  gradient norm {:.3f}  {:.0f} tokens/s",
                          phase.name, progress_.step_in_phase, phase.steps, result.loss, result.lr,
                          result.gradient.global, speed));
@@ -282,17 +196,15 @@ class Recipe {
   }
 
   const Config& config_;
-  fs::path output_;
   ModelConfig before_, model_config_;
   TokenFile train_data_;
   std::optional<TokenFile> validation_data_;
   SequenceOrder order_;
   Trainer trainer_;
-  Ops& ops_;
-  std::optional<MetricsLog> metrics_;
-  fs::path tokenizer_folder_;  // empty: no tokenizer
-  Progress progress_;
-  std::optional<fs::path> resumed_from_;  // where the current phase's moments are
+  RunState state_;
+  Progress& progress_ = state_.progress;
+  Guards guards_;
+  Communicator& communicator_;
   double timer_from_ = 0, timed_seconds_ = 0;
   std::int64_t timed_tokens_ = 0;
 };
@@ -309,7 +221,16 @@ ModelConfig resolve_model(const Config& config, ModelConfig* before) {
 }
 
 TrainOutcome train(const Config& config, Ops& ops, Communicator& communicator, bool fresh) {
-  return Recipe(config, ops, communicator).run(fresh);
+  if (config.batch.sequences < communicator.size())
+    fail_together(
+        communicator, ExitCode::usage,
+        fmt::format("batch.sequences {} is smaller than the number of ranks {}; each needs a sequence",
+                    config.batch.sequences, communicator.size()));
+  if (communicator.size() > 1) log_line(communicator.description());
+  communicator.set_timeout(config.distributed.timeout);
+  std::optional<Recipe> recipe;
+  succeed_together(communicator, [&] { recipe.emplace(config, ops, communicator); });
+  return recipe->run(fresh);
 }
 
 }  // namespace flasheva

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <vector>
 
 #include "src/core/error.h"
+#include "src/core/file.h"
 #include "src/training/schedule.h"
 
 namespace flasheva {
@@ -26,7 +28,7 @@ std::int64_t share(const Config& config, int rank, int ranks) {
 
 }  // namespace
 
-void Trainer::plan_phase(MemoryPlan& plan, Model& model, HostBatch& batch, const Config& config,
+void Trainer::plan_phase(MemoryPlan& plan, Model& model, Work& work, const Config& config,
                          const PhaseConfig& phase, int rank, int ranks) {
   const std::int64_t sequences = share(config, rank, ranks), T = config.data.sequence_length;
   const Extent micro{std::min(config.batch.micro, sequences), T};
@@ -38,9 +40,13 @@ void Trainer::plan_phase(MemoryPlan& plan, Model& model, HostBatch& batch, const
          phase.name, idle);
   const DType compute = compute_type(phase.precision);
   model.parameters.plan_weights(plan, compute);
-  model.parameters.plan_training(plan);
+  model.parameters.plan_gradients(plan);
+  work.optimizer.plan(plan, model.parameters, config.distributed.shard_optimizer, rank, ranks);
   model.network.plan(plan, micro, compute, true);
-  batch.plan(plan, sequences, T);
+  work.batch.plan(plan, sequences, T);
+  const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
+  work.sum_scratch = Tensor{};
+  if (scratch > 0) plan.add(work.sum_scratch, "sums over ranks", DType::f32, {scratch});
 }
 
 std::vector<MemoryPlan> Trainer::plans(const Config& config, const ModelConfig& model_config, int rank,
@@ -48,9 +54,9 @@ std::vector<MemoryPlan> Trainer::plans(const Config& config, const ModelConfig& 
   std::vector<MemoryPlan> plans;
   for (const PhaseConfig& phase : config.phases) {
     Model model(model_config);
-    HostBatch batch;
+    Work work;
     MemoryPlan plan = plan_of_masters(model.parameters);
-    plan_phase(plan, model, batch, config, phase, rank, ranks);
+    plan_phase(plan, model, work, config, phase, rank, ranks);
     plans.push_back(plan);
   }
   return plans;
@@ -72,6 +78,7 @@ Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops
       masters_(plan_of_masters(model_.parameters).bytes()),
       phase_memory_(largest_phase(plans(config, model_config, communicator.rank(), communicator.size()),
                                   plan_of_masters(model_.parameters).bytes())),
+      gradient_sum_(communicator),
       first_sequence_(
           first_sequence_of_rank(config.batch.sequences, communicator.rank(), communicator.size())),
       sequences_(share(config, communicator.rank(), communicator.size())) {
@@ -81,7 +88,7 @@ Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops
 void Trainer::begin_phase(const PhaseConfig& phase) {
   phase_ = &phase;
   MemoryPlan plan;
-  plan_phase(plan, model_, batch_, config_, phase, communicator_.rank(), communicator_.size());
+  plan_phase(plan, model_, work_, config_, phase, communicator_.rank(), communicator_.size());
   phase_memory_.bind(plan);
   model_.network.prepare();
   for (Parameter& parameter : model_.parameters.all()) {
@@ -93,51 +100,66 @@ void Trainer::begin_phase(const PhaseConfig& phase) {
 TokenBatch Trainer::micro_batch(std::int64_t first, std::int64_t count) const {
   const std::int64_t T = config_.data.sequence_length;
   return {{count, T},
-          batch_.tokens.rows(first * T, count * T),
-          batch_.targets.rows(first * T, count * T),
-          batch_.mask.rows(first * T, count * T)};
+          work_.batch.tokens.rows(first * T, count * T),
+          work_.batch.targets.rows(first * T, count * T),
+          work_.batch.mask.rows(first * T, count * T)};
 }
 
-StepResult Trainer::step(TokenFile& data, const SequenceOrder& order, const Progress& progress) {
+StepResult Trainer::step(TokenFile& data, const SequenceOrder& order, const Progress& progress,
+                         const Accept& accept) {
   // 1. This rank's sequences of the global batch.
-  const std::int64_t position = progress.step * config_.batch.sequences + first_sequence_;
+  const std::int64_t position =
+      (progress.step + progress.passed_over) * config_.batch.sequences + first_sequence_;
   for (std::int64_t i = 0; i < sequences_; ++i)
-    read_sequence(data, order(position + i), batch_, i, config_.data.sequence_length);
-  return step_on_batch(progress);
+    read_sequence(data, order(position + i), work_.batch, i, config_.data.sequence_length);
+  return step_on_batch(progress, accept);
 }
 
-StepResult Trainer::step_on_batch(const Progress& progress) {
+StepResult Trainer::step_on_batch(const Progress& progress, const Accept& accept) {
   StepResult result;
   result.tokens = config_.batch.sequences * config_.data.sequence_length;
   result.lr = learning_rate(phase_->schedule, phase_->optimizer.lr, progress.step_in_phase, phase_->steps);
 
   // 2. How many targets count, over all ranks: the weight of each in loss and gradient.
   std::array<double, 1> counted{
-      static_cast<double>(counted_targets(batch_, sequences_, config_.data.sequence_length))};
+      static_cast<double>(counted_targets(work_.batch, sequences_, config_.data.sequence_length))};
   communicator_.all_reduce_sum(counted);
 
-  // 3. Forward and backward of every micro batch, gradients added up.
+  // 3. Forward and backward of every micro batch, gradients added up; during the last one, those that are
+  // final
+  //    are summed over ranks.
   std::array<double, 1> nats{forward_backward(static_cast<std::int64_t>(counted[0]), progress)};
 
-  // 4. Sums over ranks.
+  // 4. The sums over ranks that are still missing.
+  gradient_sum_.finish();
   communicator_.all_reduce_sum(nats);
-  for (Parameter& parameter : model_.parameters.all())
-    if (parameter.trained) communicator_.all_reduce_sum(parameter.gradient);
   result.loss = counted[0] > 0 ? nats[0] / counted[0] : 0;
 
   // 5. The global norm; nothing that is not finite reaches the weights.
-  result.gradient = gradient_norms(ops_, model_.parameters);
+  result.gradient = work_.optimizer.norms(ops_, communicator_);
   if (!std::isfinite(result.loss) || !result.gradient.first_non_finite.empty())
-    fail(ExitCode::numeric,
-         "phase {}, step {}: loss {}, first non-finite gradient: {}; weights are those before this "
-         "step; lower optimizer.lr or lengthen schedule.warmup",
-         phase_->name, progress.step_in_phase + 1, result.loss,
-         result.gradient.first_non_finite.empty() ? "none" : result.gradient.first_non_finite);
+    result.not_finite = place_not_finite(result);
+  result.updated = result.not_finite.empty() && (!accept || accept(result));
 
   // 6. Clipping and the update.
-  update_parameters(ops_, model_.parameters, phase_->optimizer, result.lr, progress.step_in_phase + 1,
-                    result.gradient.global);
+  const std::int64_t updates = progress.step_in_phase - progress.skipped_in_phase;
+  if (result.updated)
+    work_.optimizer.update(ops_, communicator_, phase_->optimizer, result.lr, updates + 1,
+                           result.gradient.global, work_.sum_scratch);
   return result;
+}
+
+// The first place of all ranks; every rank knows that there is one, as sums over ranks are the same on each.
+std::string Trainer::place_not_finite(const StepResult& result) {
+  const int layers = model_.network.config().num_hidden_layers;
+  std::vector<double> ranks_at(static_cast<std::size_t>(layers) + 2);  // embedding, layers, head
+  if (layer_not_finite_ <= layers) ranks_at[static_cast<std::size_t>(layer_not_finite_ + 1)] = 1;
+  communicator_.all_reduce_sum(ranks_at);
+  const auto first = std::find_if(ranks_at.begin(), ranks_at.end(), [](double ranks) { return ranks > 0; });
+  if (first == ranks_at.end()) return "gradient of " + result.gradient.first_non_finite + ", backward";
+  const auto layer = first - ranks_at.begin() - 1;
+  if (layer < 0) return "embedding, forward";
+  return layer < layers ? fmt::format("layer {}, forward", layer) : "head, forward";
 }
 
 double Trainer::forward_backward(std::int64_t counted, const Progress& progress) {
@@ -150,15 +172,36 @@ double Trainer::forward_backward(std::int64_t counted, const Progress& progress)
   noise.seed = config_.run.seed;
   noise.step = static_cast<std::uint32_t>(progress.step);
 
+  gradient_sum_.begin(model_.parameters.gradients(), work_.sum_scratch, work_.optimizer.sharded());
+  const int none = model_.network.config().num_hidden_layers + 1;
+  layer_not_finite_ = none;
   const double scale = counted > 0 ? 1.0 / static_cast<double>(counted) : 0;
   const std::int64_t micro = std::min(config_.batch.micro, sequences_);
   double nats = 0;
   for (std::int64_t first = 0; first < sequences_; first += micro) {
     const TokenBatch batch = micro_batch(first, std::min(micro, sequences_ - first));
     noise.first_sequence = static_cast<std::uint32_t>(first_sequence_ + first);
-    nats += model_.network.forward_backward({ops_, batch.extent, noise}, batch, scale);
+    GptNeoX::LayerDone layer_done;
+    if (first + micro >= sequences_) layer_done = [this](int layer) { sum_gradients_behind(layer); };
+    const PassContext pass{ops_, batch.extent, noise};
+    nats += model_.network.forward_backward(pass, batch, scale, layer_done);
+    if (!std::isfinite(nats) && layer_not_finite_ == none)
+      layer_not_finite_ = model_.network.first_non_finite_layer(pass);
   }
   return nats;
+}
+
+void Trainer::sum_gradients_behind(int layer) {
+  gradient_sum_.final_from(model_.parameters.gradient_elements_before(layer));
+}
+
+std::uint64_t Trainer::weights_checksum() const {
+  std::vector<std::uint64_t> checksums;
+  for (const Parameter& parameter : model_.parameters.all()) {
+    const Tensor& master = parameter.master;
+    checksums.push_back(checksum_of({static_cast<const std::byte*>(master.data), master.bytes()}));
+  }
+  return checksum_of(std::as_bytes(std::span(checksums)));
 }
 
 ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences) {
@@ -169,12 +212,12 @@ ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences) {
   std::array<double, 3> sums{};  // nats, correct, counted
   for (std::int64_t first = first_sequence_of_rank(total, rank, ranks); first < end; first += micro) {
     const std::int64_t count = std::min(micro, end - first);
-    for (std::int64_t i = 0; i < count; ++i) read_sequence(data, first + i, batch_, i, T);
+    for (std::int64_t i = 0; i < count; ++i) read_sequence(data, first + i, work_.batch, i, T);
     const TokenBatch batch = micro_batch(0, count);
     const LossSums losses = model_.network.evaluate({ops_, batch.extent, {}}, batch);
     sums[0] += losses.nats;
     sums[1] += static_cast<double>(losses.correct);
-    sums[2] += static_cast<double>(counted_targets(batch_, count, T));
+    sums[2] += static_cast<double>(counted_targets(work_.batch, count, T));
   }
   communicator_.all_reduce_sum(sums);
   const double counted = std::max(1.0, sums[2]);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 #include "kernels/buffer.h"
 #include "src/config/config.h"
 #include "src/distributed/communicator.h"
+#include "src/distributed/gradient_sum.h"
 #include "src/io/sequence_order.h"
 #include "src/io/token_file.h"
 #include "src/model/gpt_neox.h"
@@ -19,9 +21,11 @@ namespace flasheva {
 
 // Where a run stands.
 struct Progress {
-  std::int64_t step = 0;           // optimizer steps of the whole run
-  std::int64_t phase = 0;          // index of the current phase
-  std::int64_t step_in_phase = 0;  // optimizer steps done in it
+  std::int64_t step = 0;              // optimizer steps of the whole run
+  std::int64_t phase = 0;             // index of the current phase
+  std::int64_t step_in_phase = 0;     // optimizer steps done in it
+  std::int64_t skipped_in_phase = 0;  // of them, those that changed nothing
+  std::int64_t passed_over = 0;       // batches of the data set that a roll back left out
 };
 
 struct StepResult {
@@ -29,6 +33,9 @@ struct StepResult {
   double lr = 0;
   GradientNorms gradient;
   std::int64_t tokens = 0;  // of the global batch
+  // Where the first value that is not finite appeared ("layer 3, forward"); "" if all are.
+  std::string not_finite;
+  bool updated = false;  // if not, weights and moments are as before, bit for bit
 };
 
 struct ValidationResult {
@@ -47,18 +54,27 @@ class Trainer {
                                        int ranks);
 
   ParameterTable& parameters() { return model_.parameters; }
+  const ParameterTable& parameters() const { return model_.parameters; }
   GptNeoX& model() { return model_.network; }
+  Optimizer& optimizer() { return work_.optimizer; }
 
   // Selects the phase's trained tensors and gives it the run's memory; optimizer state starts at 0. Call it
   // once the masters hold their values.
   void begin_phase(const PhaseConfig& phase);
 
-  // Sequence `position` of the run is the first of this step's global batch.
-  StepResult step(TokenFile& data, const SequenceOrder& order, const Progress& progress);
+  // Asked once loss and gradient are known and finite; a step that is not accepted changes nothing.
+  using Accept = std::function<bool(const StepResult&)>;
+
+  // The step's global batch is the one behind those of progress.step + progress.passed_over steps.
+  StepResult step(TokenFile& data, const SequenceOrder& order, const Progress& progress,
+                  const Accept& accept);
 
   // The same on tokens already in batch(): what a benchmark times.
-  StepResult step_on_batch(const Progress& progress);
-  HostBatch& batch() { return batch_; }
+  StepResult step_on_batch(const Progress& progress, const Accept& accept = {});
+  HostBatch& batch() { return work_.batch; }
+
+  // Of all weights' bits: the same on every rank, or something is broken.
+  std::uint64_t weights_checksum() const;
 
   // Mean loss over the first `sequences` sequences of the file (all, if fewer), noise off, in the phase's
   // precision.
@@ -71,19 +87,30 @@ class Trainer {
     GptNeoX network;
   };
 
-  static void plan_phase(MemoryPlan& plan, Model& model, HostBatch& batch, const Config& config,
+  // What a phase works with, beside the model.
+  struct Work {
+    HostBatch batch;
+    Optimizer optimizer;
+    Tensor sum_scratch;
+  };
+
+  static void plan_phase(MemoryPlan& plan, Model& model, Work& work, const Config& config,
                          const PhaseConfig& phase, int rank, int ranks);
   TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;
   double forward_backward(std::int64_t counted, const Progress& progress);
+  std::string place_not_finite(const StepResult& result);
+  void sum_gradients_behind(int layer);
 
   const Config& config_;
   Ops& ops_;
   Communicator& communicator_;
   Model model_;
   Buffer masters_, phase_memory_;
+  GradientSum gradient_sum_;
   const PhaseConfig* phase_ = nullptr;
   std::int64_t first_sequence_, sequences_;  // this rank's share of the global batch
-  HostBatch batch_;
+  Work work_;
+  int layer_not_finite_ = 0;  // of this rank, in the current step; see place_not_finite
 };
 
 }  // namespace flasheva

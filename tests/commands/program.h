@@ -28,8 +28,10 @@ struct Result {
 // A started program. Its threads do not spin: tests share the machine with each other.
 class Program {
  public:
-  // Each of `environment` is NAME=VALUE.
-  explicit Program(const Arguments& arguments, const Arguments& environment = {})
+  // Each of `environment` is NAME=VALUE. `launcher`: the program and arguments that start it, such as
+  // mpirun's.
+  explicit Program(const Arguments& arguments, const Arguments& environment = {},
+                   const Arguments& launcher = {})
       : out_(std::tmpfile()), err_(std::tmpfile()) {
     if (out_ == nullptr || err_ == nullptr) throw std::runtime_error("tmpfile failed");
     process_ = ::fork();
@@ -40,10 +42,12 @@ class Program {
       ::setenv(entry.substr(0, entry.find('=')).c_str(), entry.c_str() + entry.find('=') + 1, 1);
     ::dup2(::fileno(out_), STDOUT_FILENO);
     ::dup2(::fileno(err_), STDERR_FILENO);
-    std::vector<char*> words{const_cast<char*>(FLASHEVA_PROGRAM)};
+    std::vector<char*> words;
+    for (const std::string& word : launcher) words.push_back(const_cast<char*>(word.c_str()));
+    words.push_back(const_cast<char*>(FLASHEVA_PROGRAM));
     for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
     words.push_back(nullptr);
-    ::execv(FLASHEVA_PROGRAM, words.data());
+    ::execv(words[0], words.data());
     ::_exit(127);
   }
   ~Program() {
@@ -58,6 +62,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   void signal(int number) const { ::kill(process_, number); }
+  pid_t process() const { return process_; }
 
   Result wait() {
     int status = 0;

@@ -41,9 +41,9 @@ const BadInput keys[] = {
      "run.yaml:3:30: unknown key 'sequence_lenght' in data; did you mean 'sequence_length'?"},
     {"UnknownInAttention", model, "{from: m, attention: {windw: 128}}",
      "run.yaml:2:30: unknown key 'windw' in model.attention; did you mean 'window'?"},
-    {"UnknownSection", "batch:", "distributed: {}\nbatch:",
-     "run.yaml:4:1: unknown key 'distributed'; known: run, model, data, batch, phases, checkpoint, evaluate, "
-     "log"},
+    {"UnknownSection", "batch:", "sentinels: {}\nbatch:",
+     "run.yaml:4:1: unknown key 'sentinels'; known: run, model, data, batch, phases, checkpoint, evaluate, "
+     "distributed, guards, log"},
     {"UnknownInNoise", model, "{from: m, attention: {noise: {enable: true}}}",
      "run.yaml:2:38: unknown key 'enable' in model.attention.noise; did you mean 'enabled'?"},
     {"UnknownInPhase", "steps: 30", "step: 30",

@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadOverride{"model.atention.window=1", "unknown key 'atention' in model; did you mean 'attention'?"},
         BadOverride{"nonsense.key=1",
                     "unknown key 'nonsense'; known: run, model, data, batch, phases, checkpoint, "
-                    "evaluate, log"},
+                    "evaluate, distributed, guards, log"},
         BadOverride{"batch.sequences=many", "batch.sequences: expected an integer, found 'many'"},
         BadOverride{"batch.sequences=0", "batch.sequences is 0; it must be an integer from 1 to 2147483647"},
         BadOverride{"batch.sequences.x=1", "batch.sequences is a value, not a section"},

@@ -26,12 +26,10 @@ class Checkpoints : public testing::Test {
 
   void write(std::int64_t step, std::int64_t keep = 10) {
     const StoredTensor tensor{StoredType::F32, {2, 3}, std::as_bytes(std::span<const float>(values))};
-    CheckpointContent content;
-    content.step = step;
-    content.state = {{"step", step}, {"phase", 1}};
-    content.model = {{"weight", tensor}};
-    content.optimizer = {{"first_moment.weight", tensor}, {"second_moment.weight", tensor}};
-    write_checkpoint(folder.path(), content, config, "", keep);
+    CheckpointWriter writer(folder.path(), step);
+    writer.begin(1000);
+    writer.write_moments({{"first_moment.weight", tensor}, {"second_moment.weight", tensor}}, 0, 1);
+    writer.finish({{"weight", tensor}}, {{"step", step}, {"phase", 1}}, config, "", keep);
   }
 
   fs::path of_step(int step) const { return folder / fmt::format("step-{:09}", step); }
@@ -74,7 +72,7 @@ TEST_F(Checkpoints, WhatIsWrittenIsRead) {
                              "modeling_flasheva_gpt_neox.py", "model.safetensors", "optimizer.safetensors",
                              "state.json", "manifest.json"}));
   EXPECT_EQ(read_model_config(of_step(7)).attention[0].kind, config.attention[0].kind);
-  const SafetensorsReader model(of_step(7)), optimizer(of_step(7) / optimizer_file_name);
+  const SafetensorsReader model(of_step(7)), optimizer(of_step(7) / "optimizer.safetensors");
   for (const StoredTensor& tensor : {model.at("weight"), optimizer.at("second_moment.weight")}) {
     EXPECT_EQ(tensor.shape, (std::vector<std::int64_t>{2, 3}));
     EXPECT_EQ(std::memcmp(tensor.data.data(), values.data(), 24), 0);
@@ -182,9 +180,8 @@ TEST_F(Checkpoints, WhatAKilledProcessLeftIsIgnoredAndRemovedByTheNextWrite) {
 
 TEST_F(Checkpoints, AFolderThatCannotBeMadeIsNamed) {
   overwrite(folder / "file", "");
-  expect_error(ExitCode::disk, "file/checkpoints: cannot write: Not a directory", [&] {
-    write_checkpoint(folder / "file" / "checkpoints", {1, {}, {}, {}}, config, "", 1);
-  });
+  expect_error(ExitCode::disk, "file/checkpoints: cannot write: Not a directory",
+               [&] { CheckpointWriter(folder / "file" / "checkpoints", 1).begin(0); });
 }
 
 }  // namespace

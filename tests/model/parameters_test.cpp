@@ -23,10 +23,10 @@ TEST(Parameters, FrozenOnesTakeNoTrainingMemory) {
   ParameterTable parameters(config);
   MemoryPlan all, some;
   EXPECT_EQ(parameters.select({"all"}), "");
-  parameters.plan_training(all);
+  parameters.plan_gradients(all);
   EXPECT_EQ(parameters.trained_count(), parameters.count());
   EXPECT_EQ(parameters.select({"attention"}), "");
-  parameters.plan_training(some);
+  parameters.plan_gradients(some);
   EXPECT_LT(parameters.trained_count(), parameters.count());
   EXPECT_LT(some.bytes(), all.bytes());
   EXPECT_EQ(parameters.select({"attention", "no.such.tensor"}), "no.such.tensor");

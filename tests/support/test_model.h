@@ -31,7 +31,7 @@ class TestModel {
 
     MemoryPlan rest;
     parameters.plan_weights(rest, compute);
-    parameters.plan_training(rest);
+    parameters.plan_gradients(rest);
     network.plan(rest, largest, compute, true);
     memory_ = std::make_unique<Buffer>(rest.bytes());
     memory_->bind(rest);

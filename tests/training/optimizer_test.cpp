@@ -18,7 +18,19 @@ TestTensor copy_of(const Tensor& tensor) {
   return out;
 }
 
-class Optimizer : public testing::Test {
+// An optimizer with its moments.
+struct PlannedOptimizer {
+  explicit PlannedOptimizer(ParameterTable& parameters) {
+    MemoryPlan plan;
+    optimizer.plan(plan, parameters, false, 0, 1);
+    memory = std::make_unique<Buffer>(plan.bytes());
+    memory->bind(plan);
+  }
+  Optimizer optimizer;
+  std::unique_ptr<Buffer> memory;
+};
+
+class OptimizerTest : public testing::Test {
  protected:
   static constexpr double lr = 0.02;
 
@@ -48,7 +60,7 @@ class Optimizer : public testing::Test {
     std::vector<TestTensor> expected;
     for (const Parameter& parameter : model.parameters.all()) expected.push_back(copy_of(parameter.master));
     for (int t = 1; t <= 3; ++t) {
-      update_parameters(*model.ops, model.parameters, config, lr, t, norm_of(""));
+      optimizer.update(*model.ops, *communicator, config, lr, t, norm_of(""), {});
       std::size_t index = 0;
       for (const Parameter& parameter : model.parameters.all()) {
         TestTensor& weight = expected[index++];
@@ -67,26 +79,29 @@ class Optimizer : public testing::Test {
   }
 
   TestModel model{fixture("models/full"), DType::f32, DType::f32, {1, 8}};
+  PlannedOptimizer planned{model.parameters};
+  Optimizer& optimizer = planned.optimizer;
+  std::unique_ptr<Communicator> communicator = make_single_communicator();
   OptimizerConfig config;
 };
 
-TEST_F(Optimizer, DecaysWeightsOfTwoDimensionsOnly) { expect_adamw(1); }
+TEST_F(OptimizerTest, DecaysWeightsOfTwoDimensionsOnly) { expect_adamw(1); }
 
-TEST_F(Optimizer, ClipsByTheGlobalNorm) {
+TEST_F(OptimizerTest, ClipsByTheGlobalNorm) {
   config.clip = 0.5;
   config.eps = 0.1;  // without it Adam hides the size of the gradients
   ASSERT_GT(norm_of(""), 1);
   expect_adamw(0.5 / (norm_of("") + 1e-6));
 }
 
-TEST_F(Optimizer, LeavesSmallGradientsAlone) {
+TEST_F(OptimizerTest, LeavesSmallGradientsAlone) {
   config.clip = 2 * norm_of("");
   config.eps = 0.1;
   expect_adamw(1);
 }
 
-TEST_F(Optimizer, NormsOfTheWholeAndOfItsParts) {
-  const GradientNorms norms = gradient_norms(*model.ops, model.parameters);
+TEST_F(OptimizerTest, NormsOfTheWholeAndOfItsParts) {
+  const GradientNorms norms = optimizer.norms(*model.ops, *communicator);
   EXPECT_NEAR(norms.global, norm_of(""), 1e-6 * norms.global);
   ASSERT_EQ(norms.by_part.size(), 3 + model.config.attention.size());
   for (const char* part : {"embed_in", "final_layer_norm", "embed_out", "layers.0", "layers.1"})
@@ -94,11 +109,10 @@ TEST_F(Optimizer, NormsOfTheWholeAndOfItsParts) {
   EXPECT_EQ(norms.first_non_finite, "");
 }
 
-TEST_F(Optimizer, NamesTheFirstGradientThatIsNotFinite) {
+TEST_F(OptimizerTest, NamesTheFirstGradientOfTheBackwardPassThatIsNotFinite) {
   model.parameters.at("embed_out.weight").gradient.as<float>()[3] = std::numeric_limits<float>::infinity();
   model.parameters.at("gpt_neox.layers.1.mlp.dense_h_to_4h.bias").gradient.as<float>()[1] = NAN;
-  EXPECT_EQ(gradient_norms(*model.ops, model.parameters).first_non_finite,
-            "gpt_neox.layers.1.mlp.dense_h_to_4h.bias");
+  EXPECT_EQ(optimizer.norms(*model.ops, *communicator).first_non_finite, "embed_out.weight");
 }
 
 TEST(OptimizerOfAPhase, TouchesNoFrozenTensorAndRefreshesBfloat16Copies) {
@@ -109,7 +123,8 @@ TEST(OptimizerOfAPhase, TouchesNoFrozenTensorAndRefreshesBfloat16Copies) {
     for (std::int64_t i = 0; parameter.trained && i < parameter.gradient.size(); ++i)
       parameter.gradient.as<float>()[i] = 1;
   }
-  update_parameters(*model.ops, model.parameters, {}, 0.02, 1, 1.0);
+  PlannedOptimizer planned(model.parameters);
+  planned.optimizer.update(*model.ops, *make_single_communicator(), {}, 0.02, 1, 1.0, {});
   std::size_t index = 0;
   for (const Parameter& parameter : model.parameters.all()) {
     const TestTensor after = copy_of(parameter.master), weight = copy_of(parameter.weight);

@@ -183,7 +183,8 @@ TEST(Train, RefusesAPhaseThatTrainsNothing) {
 TEST(Train, StopsBeforeANonFiniteLossReachesTheWeights) {
   TrainingRun run;
   try {
-    run.train({"phases.0.optimizer.lr=1e30", "phases.0.optimizer.clip=0", "checkpoint.every=1"});
+    run.train({"phases.0.optimizer.lr=1e30", "phases.0.optimizer.clip=0", "checkpoint.every=1",
+               "guards.max_skips=0"});
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::numeric);

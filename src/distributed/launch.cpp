@@ -1,0 +1,47 @@
+// Finds out how this process was started: alone, or as one of the ranks of a launcher.
+#include <cstdlib>
+#include <string>
+
+#include "src/core/error.h"
+#include "src/distributed/communicator.h"
+#ifdef FLASHEVA_HAS_MPI
+#include "src/distributed/mpi.h"
+#endif
+
+namespace flasheva {
+
+namespace {
+
+int number_in(const char* variable, int otherwise) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? otherwise : std::atoi(text);
+}
+
+// Open MPI's mpirun, srun --mpi=pmix, MPICH's mpiexec.
+bool started_by_mpi() {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"})
+    if (std::getenv(variable) != nullptr) return true;
+  return false;
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_communicator() {
+  const int tasks = number_in("SLURM_STEP_NUM_TASKS", 1);
+  if (!started_by_mpi()) {
+    if (tasks > 1)
+      fail(ExitCode::usage, "srun started {} tasks that do not know of each other; use srun --mpi=pmix",
+           tasks);
+    return make_single_communicator();
+  }
+#ifdef FLASHEVA_HAS_MPI
+  return make_mpi_communicator();
+#else
+  if (number_in("OMPI_COMM_WORLD_SIZE", tasks) == 1) return make_single_communicator();
+  fail(ExitCode::usage,
+       "started as one of several ranks, but built without MPI; install libopenmpi-dev and "
+       "build again");
+#endif
+}
+
+}  // namespace flasheva

@@ -1,0 +1,248 @@
+#include "src/distributed/mpi.h"
+
+#include <fmt/format.h>
+#include <mpi.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kernels/check.h"
+#include "src/core/error.h"
+#include "src/distributed/background.h"
+#include "src/distributed/peer_watch.h"
+
+namespace flasheva {
+
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void check(int status) {
+  if (status == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(status, text, &length);
+  fail(ExitCode::peer_lost, "MPI: {}", std::string(text, static_cast<std::size_t>(length)));
+}
+
+// MPI_Init on construction, MPI_Finalize only if all ranks have come to the end.
+class World {
+ public:
+  World() {
+    int provided = 0;
+    check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided));
+    if (provided < MPI_THREAD_SERIALIZED)
+      fail(ExitCode::other, "this MPI supports no threads; build with one that does (MPI_THREAD_SERIALIZED)");
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    check(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    check(MPI_Comm_size(MPI_COMM_WORLD, &size));
+  }
+
+  int rank = 0, size = 1;
+};
+
+// What ranks tell each other of the machine they run on.
+struct Place {
+  char host[128] = {};
+  cpu_set_t cores = {};  // those that the launcher lets the rank run on
+
+  static Place own() {
+    Place place;
+    ::gethostname(place.host, sizeof(place.host) - 1);
+    ::sched_getaffinity(0, sizeof(place.cores), &place.cores);
+    return place;
+  }
+  // Ranks bound to cores of their own do not share them.
+  bool shares_cores_with(const Place& other) const {
+    cpu_set_t common;
+    CPU_AND(&common, &cores, &other.cores);
+    return std::strcmp(host, other.host) == 0 && CPU_COUNT(&common) > 0;
+  }
+};
+
+// Every rank's piece of a tensor, as MPI wants it.
+struct Pieces {
+  Pieces(std::int64_t elements, int ranks) {
+    FLASHEVA_CHECK(elements <= std::numeric_limits<int>::max());
+    for (int r = 0; r < ranks; ++r) {
+      const Range piece = piece_of_rank({0, elements}, r, ranks);
+      firsts.push_back(static_cast<int>(piece.begin));
+      counts.push_back(static_cast<int>(piece.size()));
+    }
+  }
+  std::vector<int> firsts, counts;
+};
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator()
+      : watch_(world_.rank, world_.size,
+               [](std::span<char> bytes) {
+                 check(MPI_Bcast(bytes.data(), static_cast<int>(bytes.size()), MPI_CHAR, 0, MPI_COMM_WORLD));
+               }),
+        places_(static_cast<std::size_t>(world_.size)) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);  // a launcher that is killed leaves no ranks behind
+    Place own = Place::own();
+    check(MPI_Allgather(&own, sizeof(Place), MPI_BYTE, places_.data(), sizeof(Place), MPI_BYTE,
+                        MPI_COMM_WORLD));
+  }
+
+  int rank() const override { return world_.rank; }
+  int size() const override { return world_.size; }
+  int threads() const override { return threads_of(places_[static_cast<std::size_t>(world_.rank)]); }
+  std::string description() override;
+
+  void all_reduce_sum(std::span<double> values) override {
+    start([this, values] { sum(values); });
+    wait();
+  }
+  // Every rank sums its piece, in the order of the ranks, and gives it to all: the bytes of the best
+  // all-reduce, and an order of additions that no library chooses.
+  void start_all_reduce_sum(Tensor tensor, Tensor scratch) override {
+    start_reduce_scatter_sum(tensor, scratch);
+    start_all_gather(tensor);
+  }
+  void start_reduce_scatter_sum(Tensor tensor, Tensor scratch) override {
+    start([this, tensor, scratch] {
+      if (tensor.dtype == DType::f64)
+        sum_own_piece(tensor.as<double>(), scratch.as<double>(), tensor.size());
+      else
+        sum_own_piece(tensor.as<float>(), scratch.as<float>(), tensor.size());
+    });
+  }
+  void start_all_gather(Tensor tensor) override {
+    start([this, tensor] {
+      gather(tensor.data, tensor.size(), tensor.dtype == DType::f64 ? MPI_DOUBLE : MPI_FLOAT);
+    });
+  }
+  void wait() override { background_.wait(); }
+  void set_timeout(double seconds) override { watch_.set_timeout(seconds); }
+  void set_patience(double seconds) override { patience_ = seconds; }
+
+  void leave() override {
+    std::vector<double> nothing(1);
+    all_reduce_sum(nothing);  // all are here
+    watch_.farewell();
+    MPI_Finalize();
+  }
+
+ private:
+  int threads_of(const Place& place) const {
+    const auto sharing = std::count_if(places_.begin(), places_.end(),
+                                       [&](const Place& other) { return place.shares_cores_with(other); });
+    return std::max(1, CPU_COUNT(&place.cores) / static_cast<int>(sharing));
+  }
+
+  // All calls of MPI after the constructor's come from one thread, in the same order on every rank.
+  void start(Background::Job job) {
+    background_.start([this, job = std::move(job)] {
+      watch_.set_progress(++calls_);
+      try {
+        job();
+      } catch (const Error& error) {  // the network, or a rank that is gone: the watch knows which
+        ::sleep(1);
+        fmt::print(stderr, "flasheva: rank {}: {}\n", world_.rank, error.what());
+        ::_exit(static_cast<int>(ExitCode::peer_lost));
+      }
+    });
+  }
+
+  // Not MPI_Wait, which would keep a core busy that computes meanwhile, and would never give up.
+  void complete(int status, MPI_Request& request);
+
+  void sum(std::span<double> values);
+  template <class T>
+  void sum_own_piece(T* values, T* scratch, std::int64_t elements);
+  void gather(void* values, std::int64_t elements, MPI_Datatype type);
+
+  World world_;
+  PeerWatch watch_;
+  std::vector<Place> places_;  // by rank
+  std::atomic<double> patience_ = endless;
+  std::int64_t calls_ = 0;
+  Background background_;  // the last to come, the first to go: its jobs use the others
+};
+
+std::string MpiCommunicator::description() {
+  std::string text = fmt::format("{} ranks: ", world_.size);
+  for (std::size_t first = 0, end = 0; first < places_.size(); first = end) {
+    while (end < places_.size() && std::strcmp(places_[end].host, places_[first].host) == 0) ++end;
+    const int threads = threads_of(places_[first]);
+    text += fmt::format("{}{}-{} on {}, {} thread{} each", first == 0 ? "" : "; ", first, end - 1,
+                        places_[first].host, threads, threads == 1 ? "" : "s");
+  }
+  return text;
+}
+
+void MpiCommunicator::complete(int status, MPI_Request& request) {
+  constexpr int eager_polls = 200, pause_us = 50;
+  check(status);
+  const double start = now();
+  for (int polls = 0, done = 0;; ++polls) {
+    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+    if (done != 0) return;
+    if (polls < eager_polls)
+      ::sched_yield();
+    else
+      ::usleep(pause_us);
+    if (const double waited = now() - start; waited > patience_) watch_.give_up(waited);
+  }
+}
+
+void MpiCommunicator::sum(std::span<double> values) {
+  const int count = static_cast<int>(values.size());
+  std::vector<double> all(values.size() * static_cast<std::size_t>(world_.size));
+  MPI_Request request;
+  complete(MPI_Iallgather(values.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, MPI_COMM_WORLD,
+                          &request),
+           request);
+  std::copy_n(all.begin(), values.size(), values.begin());
+  for (std::size_t i = values.size(); i < all.size(); ++i) values[i % values.size()] += all[i];
+}
+
+template <class T>
+void MpiCommunicator::sum_own_piece(T* values, T* scratch, std::int64_t elements) {
+  if (world_.size == 1) return;  // the sum is there, and no scratch
+  const MPI_Datatype type = std::is_same_v<T, double> ? MPI_DOUBLE : MPI_FLOAT;
+  const Pieces pieces(elements, world_.size);
+  const auto own = static_cast<std::size_t>(world_.rank);
+  const int count = pieces.counts[own];
+  Pieces received = pieces;  // one own piece of every rank, one behind the other
+  for (std::size_t r = 0; r < received.counts.size(); ++r) {
+    received.counts[r] = count;
+    received.firsts[r] = static_cast<int>(r) * count;
+  }
+  MPI_Request request;
+  complete(MPI_Ialltoallv(values, pieces.counts.data(), pieces.firsts.data(), type, scratch,
+                          received.counts.data(), received.firsts.data(), type, MPI_COMM_WORLD, &request),
+           request);
+  T* piece = values + pieces.firsts[own];
+  std::copy_n(scratch, count, piece);
+  for (int r = 1; r < world_.size; ++r)
+    for (int i = 0; i < count; ++i) piece[i] += scratch[static_cast<std::int64_t>(r) * count + i];
+}
+
+void MpiCommunicator::gather(void* values, std::int64_t elements, MPI_Datatype type) {
+  const Pieces pieces(elements, world_.size);
+  MPI_Request request;
+  complete(MPI_Iallgatherv(MPI_IN_PLACE, 0, type, values, pieces.counts.data(), pieces.firsts.data(), type,
+                           MPI_COMM_WORLD, &request),
+           request);
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_mpi_communicator() { return std::make_unique<MpiCommunicator>(); }
+
+}  // namespace flasheva

@@ -1,0 +1,326 @@
+#include "src/distributed/peer_watch.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "src/core/error.h"
+
+namespace flasheva {
+
+namespace {
+
+constexpr int beat_ms = 250;  // how often a rank says how far it is
+constexpr int answer_ms = 2000;
+constexpr int meeting_seconds = 60;
+
+// Where rank 0 listens, and the number by which it knows its ranks.
+struct Meeting {
+  std::uint64_t secret = 0;
+  std::uint16_t port = 0;
+  std::uint16_t addresses = 0;
+  std::uint32_t address[32] = {};  // IPv4, network order
+};
+
+// What a rank says of itself when it comes.
+struct Introduction {
+  std::uint64_t secret = 0;
+  std::int32_t rank = 0, process = 0;
+  char host[128] = {};
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+[[noreturn]] void cannot_meet(const char* what) {
+  fail(ExitCode::other, "ranks cannot watch each other: {}: {}; they need TCP between their machines", what,
+       std::strerror(errno));
+}
+
+bool send_all(int socket, const void* data, std::size_t bytes) {
+  return ::send(socket, data, bytes, MSG_NOSIGNAL) == static_cast<ssize_t>(bytes);
+}
+bool receive_all(int socket, void* data, std::size_t bytes) {
+  return ::recv(socket, data, bytes, MSG_WAITALL) == static_cast<ssize_t>(bytes);
+}
+
+void set_option(int socket, int level, int option, int value) {
+  ::setsockopt(socket, level, option, &value, sizeof(value));
+}
+
+void set_time_limit(int socket, int seconds) {
+  const timeval limit{seconds, 0};
+  ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+  ::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
+
+// Messages go at once, and a machine that is gone without a word is noticed after about 10 s.
+void prepare(int socket) {
+  set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPIDLE, 4);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, 2);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, 3);
+  set_time_limit(socket, 5);
+}
+
+sockaddr_in address_of(std::uint32_t address, std::uint16_t port) {
+  sockaddr_in where{};
+  where.sin_family = AF_INET;
+  where.sin_addr.s_addr = address;
+  where.sin_port = port;
+  return where;
+}
+
+int open_listener(Meeting& meeting, int ranks) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in where = address_of(INADDR_ANY, 0);
+  socklen_t length = sizeof(where);
+  if (listener < 0 || ::bind(listener, reinterpret_cast<sockaddr*>(&where), length) != 0 ||
+      ::listen(listener, ranks) != 0 ||
+      ::getsockname(listener, reinterpret_cast<sockaddr*>(&where), &length) != 0 ||
+      ::getrandom(&meeting.secret, sizeof(meeting.secret), 0) != sizeof(meeting.secret))
+    cannot_meet("listen");
+  meeting.port = where.sin_port;
+
+  ifaddrs* interfaces = nullptr;
+  if (::getifaddrs(&interfaces) != 0) cannot_meet("getifaddrs");
+  for (const ifaddrs* i = interfaces; i != nullptr && meeting.addresses < std::size(meeting.address);
+       i = i->ifa_next)
+    if (i->ifa_addr != nullptr && i->ifa_addr->sa_family == AF_INET)
+      meeting.address[meeting.addresses++] = reinterpret_cast<sockaddr_in*>(i->ifa_addr)->sin_addr.s_addr;
+  ::freeifaddrs(interfaces);
+  return listener;
+}
+
+Introduction introduction(std::uint64_t secret, int rank) {
+  Introduction own;
+  own.secret = secret;
+  own.rank = rank;
+  own.process = ::getpid();
+  ::gethostname(own.host, sizeof(own.host) - 1);
+  return own;
+}
+
+std::string name_of(const Introduction& peer) {
+  return fmt::format("rank {} (process {} on {})", peer.rank, peer.process, peer.host);
+}
+
+// The next rank that comes and knows the secret; whoever does not is sent away.
+std::pair<int, Introduction> accept_rank(int listener, const Introduction& own) {
+  while (true) {
+    const int socket = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    if (socket < 0) cannot_meet("accept");
+    prepare(socket);
+    Introduction peer;
+    if (receive_all(socket, &peer, sizeof(peer)) && peer.secret == own.secret &&
+        send_all(socket, &own, sizeof(own)))
+      return {socket, peer};
+    ::close(socket);
+  }
+}
+
+// Tries every address of rank 0: some are of networks that this machine is not in, or its own loopback.
+std::pair<int, Introduction> connect_to_first(const Meeting& meeting, int rank) {
+  const Introduction own = introduction(meeting.secret, rank);
+  for (int i = 0; i < meeting.addresses; ++i) {
+    const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (socket < 0) break;
+    prepare(socket);
+    const sockaddr_in where = address_of(meeting.address[i], meeting.port);
+    Introduction first;
+    if (::connect(socket, reinterpret_cast<const sockaddr*>(&where), sizeof(where)) == 0 &&
+        send_all(socket, &own, sizeof(own)) && receive_all(socket, &first, sizeof(first)) &&
+        first.secret == meeting.secret)
+      return {socket, first};
+    ::close(socket);
+  }
+  cannot_meet("connect to rank 0");
+}
+
+}  // namespace
+
+PeerWatch::PeerWatch(int rank, int ranks, const Broadcast& broadcast)
+    : rank_(rank), peers_(static_cast<std::size_t>(rank == 0 ? ranks : 1)) {
+  meet(ranks, broadcast);
+  wake_ = ::eventfd(0, EFD_CLOEXEC);
+  thread_ = std::thread([this] { watch(); });
+}
+
+PeerWatch::~PeerWatch() {
+  if (thread_.joinable()) {
+    change(State::gone);
+    thread_.join();
+  }
+  for (const Peer& peer : peers_)
+    if (peer.socket >= 0) ::close(peer.socket);
+  ::close(wake_);
+}
+
+void PeerWatch::farewell() {
+  change(State::leaving);
+  thread_.join();
+}
+
+void PeerWatch::change(State state) {
+  state_ = state;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(wake_, &one, sizeof(one));
+}
+
+void PeerWatch::meet(int ranks, const Broadcast& broadcast) {
+  Meeting meeting;
+  int listener = -1;
+  if (rank_ == 0) listener = open_listener(meeting, ranks);
+  broadcast({reinterpret_cast<char*>(&meeting), sizeof(meeting)});
+  if (rank_ != 0) {
+    const auto [socket, first] = connect_to_first(meeting, rank_);
+    peers_[0].socket = socket;
+    peers_[0].name = name_of(first);
+    return;
+  }
+  set_time_limit(listener, meeting_seconds);
+  const Introduction own = introduction(meeting.secret, 0);
+  peers_[0].name = name_of(own);
+  for (int come = 1; come < ranks; ++come) {
+    const auto [socket, introduced] = accept_rank(listener, own);
+    Peer& peer = peers_.at(static_cast<std::size_t>(introduced.rank));
+    peer.socket = socket;
+    peer.name = name_of(introduced);
+  }
+  ::close(listener);
+}
+
+void PeerWatch::watch() {
+  std::vector<pollfd> sockets;
+  for (const Peer& peer : peers_) sockets.push_back({peer.socket, POLLIN, 0});  // -1 is passed over
+  sockets.push_back({wake_, POLLIN, 0});
+  bool said_farewell = false;
+  double beat_at = 0;
+  for (Peer& peer : peers_) peer.heard_at = now();
+  while (state_ != State::gone) {
+    ::poll(sockets.data(), sockets.size(), beat_ms);
+    for (std::size_t i = 0; i < peers_.size(); ++i) {
+      if (sockets[i].revents != 0) hear(i);
+      if (peers_[i].said_farewell) sockets[i].fd = -1;
+    }
+    check_silence();
+    if (state_ == State::giving_up) complain();
+    if (state_ == State::leaving && !said_farewell) {
+      tell_all(Kind::farewell);
+      said_farewell = true;
+      sockets.back().fd = -1;
+    }
+    // Nothing after a farewell: a connection closed with words unread takes those before with it.
+    if (!said_farewell && now() - beat_at > 1e-3 * beat_ms) {
+      tell_all(Kind::progress);
+      beat_at = now();
+    }
+    if (said_farewell && all_said_farewell()) return;
+  }
+}
+
+void PeerWatch::check_silence() const {
+  for (const Peer& peer : peers_) {
+    const double silent = now() - peer.heard_at;
+    if (peer.socket >= 0 && !peer.said_farewell && silent > timeout_seconds_)
+      end(peer, fmt::format("has given no sign of life for {:.0f} s", silent));
+  }
+}
+
+void PeerWatch::hear(std::size_t index) {
+  Peer& peer = peers_[index];
+  Message message;
+  if (!receive_all(peer.socket, &message, sizeof(message))) end(peer, "died");
+  peer.progress = message.progress;
+  peer.heard_at = now();
+  switch (message.kind) {
+    case Kind::progress:
+      return;
+    case Kind::farewell:
+      peer.said_farewell = true;
+      return;
+    case Kind::waiting:
+      end(slowest(), message.text);
+    case Kind::lost:
+      end(message.text);
+  }
+}
+
+void PeerWatch::tell(const Peer& peer, Kind kind, const std::string& text) const {
+  Message message{kind, progress_, {}};
+  text.copy(message.text, sizeof(message.text) - 1);
+  // A peer that is lost is heard of anyway; one that stands still, and does not read, must not hold this one
+  // up.
+  if (peer.socket >= 0) ::send(peer.socket, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void PeerWatch::tell_all(Kind kind, const std::string& text) const {
+  for (const Peer& peer : peers_) tell(peer, kind, text);
+}
+
+// Of those that are equally far, the one that has been silent longest: it may stand still in the midst of a
+// call.
+const PeerWatch::Peer& PeerWatch::slowest() {
+  peers_[0].progress = progress_;
+  peers_[0].heard_at = now();
+  return *std::min_element(peers_.begin(), peers_.end(), [](const Peer& a, const Peer& b) {
+    return std::pair(a.progress, a.heard_at) < std::pair(b.progress, b.heard_at);
+  });
+}
+
+bool PeerWatch::all_said_farewell() const {
+  return std::all_of(peers_.begin(), peers_.end(),
+                     [](const Peer& peer) { return peer.socket < 0 || peer.said_farewell; });
+}
+
+void PeerWatch::give_up(double seconds) {
+  waited_seconds_ = seconds;
+  change(State::giving_up);
+  while (true) ::pause();
+}
+
+// Rank 0 hears how far each rank is and names the slowest, which may be itself. If it does not answer, it is
+// the one that hangs.
+void PeerWatch::complain() {
+  const std::string what = fmt::format("has kept the others waiting for {:.0f} s", waited_seconds_.load());
+  if (rank_ == 0) end(slowest(), what);
+  tell(peers_[0], Kind::waiting, what);
+  pollfd answer{peers_[0].socket, POLLIN, 0};
+  if (::poll(&answer, 1, answer_ms) == 0) end(peers_[0], what);
+  hear(0);
+}
+
+void PeerWatch::end(const Peer& lost, const std::string& what) const {
+  const std::string text = lost.name + " " + what;
+  if (rank_ == 0) {
+    tell_all(Kind::lost, text);
+    ::usleep(300'000);  // they have heard it before this end closes the connections
+  }
+  end(text);
+}
+
+// Leaves without a word to MPI, which would wait for the lost rank, and from this thread, as the others may
+// be waiting for it too. Files are whole at any moment.
+void PeerWatch::end(const std::string& text) const {
+  const std::string line = fmt::format(
+      "flasheva: rank {}: {}; start the same command again to go on from the last checkpoint\n", rank_, text);
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+  ::_exit(static_cast<int>(ExitCode::peer_lost));
+}
+
+}  // namespace flasheva

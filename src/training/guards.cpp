@@ -1,0 +1,53 @@
+#include "src/training/guards.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace flasheva {
+
+Guards::Guards(const GuardsSection& config, Communicator& communicator)
+    : config_(config),
+      communicator_(communicator),
+      spikes_(static_cast<std::size_t>(config.spike_window), config.spike_threshold) {}
+
+bool Guards::accepts(const StepResult& result) const {
+  return config_.spike_action == SpikeAction::log || !spikes_.is_spike(result.loss);
+}
+
+std::string Guards::judge(const StepResult& result, const std::string& where) {
+  const double score = spikes_.score(result.loss);
+  const bool spike = result.not_finite.empty() && spikes_.is_spike(result.loss);
+  wants_roll_back_ = spike && config_.spike_action == SpikeAction::rollback;
+  if (result.updated) {
+    spikes_.remember(result.loss);
+    skips_in_a_row_ = 0;
+    return spike ? fmt::format("loss {:.4f} leaps by {:.1f} robust standard deviations", result.loss, score)
+                 : "";
+  }
+  const std::string fault =
+      spike ? fmt::format("loss {:.4f} leaps by {:.1f} robust standard deviations", result.loss, score)
+            : fmt::format("loss {}, the first value that is not finite: {}", result.loss, result.not_finite);
+  if (++skips_in_a_row_ > config_.max_skips)
+    fail_together(communicator_, ExitCode::numeric,
+                  fmt::format("{}: {}; {} steps in a row changed nothing (guards.max_skips {}); weights are "
+                              "those before them; lower optimizer.lr or lengthen schedule.warmup",
+                              where, fault, skips_in_a_row_, config_.max_skips));
+  return fault + "; the step changes nothing";
+}
+
+void Guards::rolled_back() {
+  wants_roll_back_ = false;
+  spikes_.forget();
+}
+
+void Guards::compare_weights(const Trainer& trainer, const std::string& where) const {
+  const std::vector<int> different = ranks_that_differ(communicator_, trainer.weights_checksum());
+  if (different.empty()) return;
+  fail_together(
+      communicator_, ExitCode::numeric,
+      fmt::format("{}: the weights of rank {} differ from the others': its memory or processor is at "
+                  "fault; go on from a checkpoint without that machine",
+                  where, fmt::join(different, ", ")));
+}
+
+}  // namespace flasheva

@@ -1,0 +1,42 @@
+// Watches a run for what would ruin it: losses and gradients that are not finite, losses that leap, ranks
+// whose weights have drifted apart. All ranks see the same figures and decide the same.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "src/config/config.h"
+#include "src/distributed/communicator.h"
+#include "src/training/spike_detector.h"
+#include "src/training/trainer.h"
+
+namespace flasheva {
+
+class Guards {
+ public:
+  Guards(const GuardsSection& config, Communicator& communicator);
+
+  // Whether a step whose figures are finite may change the weights: not if its loss leaps, unless leaps are
+  // only logged.
+  bool accepts(const StepResult& result) const;
+
+  // What to say of a step that was judged, "" for an ordinary one. Error{numeric} after more than max_skips
+  // steps without an update in a row; `where` names phase and step.
+  std::string judge(const StepResult& result, const std::string& where);
+
+  // Whether the last judged step asks to go back to the last checkpoint.
+  bool wants_roll_back() const { return wants_roll_back_; }
+  void rolled_back();
+
+  // Error{numeric} that names the ranks whose weights differ from the others'.
+  void compare_weights(const Trainer& trainer, const std::string& where) const;
+
+ private:
+  const GuardsSection& config_;
+  Communicator& communicator_;
+  SpikeDetector spikes_;
+  std::int64_t skips_in_a_row_ = 0;
+  bool wants_roll_back_ = false;
+};
+
+}  // namespace flasheva

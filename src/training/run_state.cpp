@@ -1,0 +1,249 @@
+#include "src/training/run_state.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "src/core/error.h"
+#include "src/core/file.h"
+#include "src/core/log.h"
+#include "src/io/model_folder.h"
+#include "src/io/tokenizer.h"
+#include "src/model/initialize.h"
+
+namespace flasheva {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+void move_aside(const fs::path& output) {
+  if (!fs::exists(output)) return;
+  const fs::path folder = output.has_filename() ? output : output.parent_path();  // "runs/x/"
+  for (int number = 1;; ++number) {
+    const fs::path aside = folder.string() + fmt::format(".before-{}", number);
+    if (fs::exists(aside)) continue;
+    std::error_code error;
+    fs::rename(output, aside, error);
+    if (error) fail(ExitCode::disk, "{}: cannot move aside: {}", output.string(), error.message());
+    log_line(fmt::format("the earlier run is now {}", aside.string()));
+    return;
+  }
+}
+
+nlohmann::json to_json(const Progress& progress) {
+  return {{"step", progress.step},
+          {"phase", progress.phase},
+          {"step_in_phase", progress.step_in_phase},
+          {"skipped_in_phase", progress.skipped_in_phase},
+          {"passed_over", progress.passed_over}};
+}
+
+Progress progress_in(const nlohmann::json& state) {
+  Progress progress;
+  progress.step = state.at("step");
+  progress.phase = state.at("phase");
+  progress.step_in_phase = state.at("step_in_phase");
+  progress.skipped_in_phase = state.value("skipped_in_phase", std::int64_t{0});
+  progress.passed_over = state.value("passed_over", std::int64_t{0});
+  return progress;
+}
+
+}  // namespace
+
+RunState::RunState(const Config& config, const ModelConfig& before, const ModelConfig& model,
+                   std::string tokenizer, Trainer& trainer, Ops& ops, Communicator& communicator)
+    : config_(config),
+      before_(before),
+      model_config_(model),
+      tokenizer_(std::move(tokenizer)),
+      trainer_(trainer),
+      ops_(ops),
+      communicator_(communicator),
+      writes_(communicator.rank() == 0),
+      output_(config.run.output) {}
+
+// --- the beginning
+// --------------------------------------------------------------------------------------------
+
+void RunState::open(bool fresh) {
+  together([&] { prepare_output(fresh); });
+  const std::optional<FoundCheckpoint> found = find_checkpoint();
+  together([&] { start_from(found); });
+}
+
+void RunState::prepare_output(bool fresh) {
+  if (!writes_) return;
+  if (fresh) move_aside(output_);
+  check_model_folder_destination(output_ / "model");
+  create_folders(output_);
+  prepare_tokenizer();
+}
+
+// Leaves the run's tokenizer files in OUTPUT/tokenizer: those of the model folder, or of the tokenizer that
+// the training tokens name.
+void RunState::prepare_tokenizer() {
+  const fs::path& from = config_.model.from;
+  if (!from.empty() && fs::exists(from / "tokenizer.json")) {
+    tokenizer_folder_ = from;
+  } else if (from.empty() && (tokenizer_ == "bytes" || fs::exists(fs::path(tokenizer_) / "tokenizer.json"))) {
+    tokenizer_folder_ = output_ / "tokenizer";
+    create_folders(tokenizer_folder_);
+    make_tokenizer(tokenizer_)->write_files(tokenizer_folder_);
+  }
+}
+
+// Rank 0 chooses it, so that all go on from the same.
+std::optional<FoundCheckpoint> RunState::find_checkpoint() {
+  std::optional<FoundCheckpoint> found;
+  together([&] {
+    if (writes_) found = newest_valid_checkpoint(output_ / "checkpoints", log_warning);
+  });
+  const double step = from_first_rank(communicator_, found ? found->state.at("step").get<double>() : -1);
+  together([&] {
+    if (step >= 0 && !found)
+      found = checkpoint_of_step(output_ / "checkpoints", static_cast<std::int64_t>(step));
+  });
+  return found;
+}
+
+void RunState::start_from(const std::optional<FoundCheckpoint>& found) {
+  std::uint64_t metrics_bytes = 0;
+  if (found) {
+    go_on_from(*found);
+    metrics_bytes = found->state.at("metrics_bytes");
+    log_line(fmt::format("going on from {}", found->folder.string()));
+  } else if (config_.model.from.empty()) {
+    initialize_from_scratch(trainer_.parameters(), model_config_, ops_, config_.run.seed);
+  } else {
+    report_swap(load_parameters(trainer_.parameters(), model_config_, before_, config_.model.from));
+  }
+  if (writes_)
+    metrics_.emplace(output_ / "metrics.jsonl",
+                     finished() ? std::numeric_limits<std::uint64_t>::max() : metrics_bytes);
+}
+
+void RunState::go_on_from(const FoundCheckpoint& found) {
+  const std::string difference = first_difference(found.state.at("config"), to_json(config_));
+  if (!difference.empty())
+    fail(ExitCode::usage,
+         "{}: the earlier run had another {}; use the same config, another run.output, or --fresh",
+         found.folder.string(), difference);
+  progress = progress_in(found.state);
+  load_parameters(trainer_.parameters(), model_config_, model_config_, found.folder);
+  resumed_from_ = found.folder;
+  if (progress.step_in_phase == config_.phases.at(static_cast<std::size_t>(progress.phase)).steps) {
+    ++progress.phase;
+    progress.step_in_phase = progress.skipped_in_phase = 0;
+  }
+}
+
+void RunState::report_swap(const SwapReport& report) {
+  if (!report.started.empty())
+    log_line(
+        fmt::format("{} EVA tensors start anew, the first {}", report.started.size(), report.started[0]));
+  if (!report.dropped.empty())
+    log_line(
+        fmt::format("{} tensors are no longer used, the first {}", report.dropped.size(), report.dropped[0]));
+}
+
+// --- phases and checkpoints
+// ------------------------------------------------------------------------------------
+
+// The optimizer's state starts anew with each phase.
+void RunState::begin_phase(const PhaseConfig& phase) {
+  trainer_.begin_phase(phase);
+  if (progress.step_in_phase > 0) together([&] { load_moments(); });
+}
+
+void RunState::load_moments() {
+  const StoredMoments stored(*resumed_from_);
+  for (Optimizer::Segment& segment : trainer_.optimizer().segments()) {
+    stored.load(segment.first_moment, "first_moment." + segment.parameter->name, segment.first);
+    stored.load(segment.second_moment, "second_moment." + segment.parameter->name, segment.first);
+  }
+}
+
+// Every rank that has moments of its own writes them.
+void RunState::save() {
+  const bool sharded = trainer_.optimizer().sharded();
+  CheckpointWriter writer(output_ / "checkpoints", progress.step);
+  try {
+    together([&] {
+      if (writes_) writer.begin(checkpoint_bytes());
+    });
+    together([&] {
+      if (writes_ || sharded)
+        writer.write_moments(moments(), communicator_.rank(), sharded ? communicator_.size() : 1);
+    });
+    together([&] {
+      if (writes_)
+        writer.finish(masters(), checkpoint_state(), model_config_, tokenizer_folder_,
+                      config_.checkpoint.keep);
+    });
+  } catch (const Error&) {
+    if (writes_) writer.abandon();
+    throw;
+  }
+}
+
+std::uintmax_t RunState::checkpoint_bytes() const {
+  const ParameterTable& parameters = trainer_.parameters();
+  return sizeof(float) * static_cast<std::uintmax_t>(parameters.count() + 2 * parameters.trained_count());
+}
+
+nlohmann::json RunState::checkpoint_state() const {
+  nlohmann::json state = to_json(progress);
+  state["metrics_bytes"] = metrics_->bytes();
+  state["config"] = to_json(config_);
+  return state;
+}
+
+NamedTensors RunState::moments() {
+  NamedTensors tensors;
+  for (const Optimizer::Segment& segment : trainer_.optimizer().segments()) {
+    const auto add = [&](const char* prefix, const Tensor& moment) {
+      const Tensor shaped = segment.whole() ? moment.reshaped(segment.parameter->shape) : moment;
+      tensors.emplace_back(name_of_part(prefix + segment.parameter->name, segment.first, segment.whole()),
+                           stored(shaped));
+    };
+    add("first_moment.", segment.first_moment);
+    add("second_moment.", segment.second_moment);
+  }
+  return tensors;
+}
+
+bool RunState::roll_back(const PhaseConfig& phase) {
+  const Progress reached = progress;
+  const std::optional<FoundCheckpoint> found = find_checkpoint();
+  if (!found) return false;
+  together([&] { go_on_from(*found); });
+  progress.passed_over = reached.passed_over + reached.step - progress.step;
+  begin_phase(phase);
+  return true;
+}
+
+NamedTensors RunState::masters() {
+  NamedTensors tensors;
+  for (const Parameter& parameter : trainer_.parameters().all())
+    tensors.emplace_back(parameter.name, stored(parameter.master));
+  return tensors;
+}
+
+void RunState::write_model() {
+  together([&] {
+    if (writes_) write_model_folder(output_ / "model", model_config_, masters(), tokenizer_folder_);
+  });
+  log_line(fmt::format("wrote {}", (output_ / "model").string()));
+}
+
+void RunState::write_model_if_missing() {
+  const bool missing = writes_ && !fs::exists(output_ / "model" / "config.json");
+  if (on_any_rank(communicator_, missing)) write_model();
+}
+
+void RunState::record(const nlohmann::ordered_json& entry) {
+  if (metrics_) metrics_->write(entry);
+}
+
+}  // namespace flasheva

@@ -1,0 +1,74 @@
+// What a run is at a moment: the trainer's weights and moments, its progress, and the output folder in which
+// both are kept. All ranks call everything together; rank 0 alone writes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "src/io/checkpoint.h"
+#include "src/model/initialize.h"
+#include "src/training/metrics.h"
+#include "src/training/trainer.h"
+
+namespace flasheva {
+
+class RunState {
+ public:
+  // `before` is the model that config.model.from describes, `model` the one that is trained. `tokenizer`:
+  // what the training tokens name. The arguments must outlive it.
+  RunState(const Config& config, const ModelConfig& before, const ModelConfig& model, std::string tokenizer,
+           Trainer& trainer, Ops& ops, Communicator& communicator);
+
+  Progress progress;
+
+  bool finished() const { return progress.phase == static_cast<std::int64_t>(config_.phases.size()); }
+
+  // Makes the output folder, moving an earlier run aside if `fresh`, and goes on from its newest valid
+  // checkpoint; without one, from config.model.from or from scratch.
+  void open(bool fresh);
+
+  // Begins the current phase where the state stands in it.
+  void begin_phase(const PhaseConfig& phase);
+
+  void save();
+  // Back to the newest valid checkpoint, but for progress.passed_over: the batches since then are left out.
+  // False if there is none.
+  bool roll_back(const PhaseConfig& phase);
+
+  void write_model();
+  void write_model_if_missing();
+
+  // Appends to metrics.jsonl.
+  void record(const nlohmann::ordered_json& entry);
+
+ private:
+  void together(const std::function<void()>& work) { succeed_together(communicator_, work); }
+  std::optional<FoundCheckpoint> find_checkpoint();
+  void prepare_output(bool fresh);
+  void prepare_tokenizer();
+  void start_from(const std::optional<FoundCheckpoint>& found);
+  void go_on_from(const FoundCheckpoint& found);
+  void report_swap(const SwapReport& report);
+  void load_moments();
+  std::uintmax_t checkpoint_bytes() const;
+  nlohmann::json checkpoint_state() const;
+  NamedTensors masters();
+  NamedTensors moments();
+
+  const Config& config_;
+  const ModelConfig &before_, &model_config_;
+  const std::string tokenizer_;
+  Trainer& trainer_;
+  Ops& ops_;
+  Communicator& communicator_;
+  const bool writes_;  // rank 0
+  const std::filesystem::path output_;
+  std::optional<MetricsLog> metrics_;                  // where writes_
+  std::filesystem::path tokenizer_folder_;             // empty: no tokenizer
+  std::optional<std::filesystem::path> resumed_from_;  // where the current phase's moments are
+};
+
+}  // namespace flasheva
