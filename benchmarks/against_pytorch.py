@@ -209,7 +209,8 @@ def one_line(error: Exception) -> str:
     """Its type and first line; of a compiler's output, also the first line that says what is wrong."""
     lines = str(error).splitlines() or [""]
     cause = next((line for line in lines if " error: " in line), "")
-    return " ".join(filter(None, (f"{type(error).__name__}:", lines[0], cause)))
+    text = " ".join(filter(None, (f"{type(error).__name__}:", lines[0], cause)))
+    return re.sub(r"/\S*/", "", text)  # where the compiler's temporary files lay helps nobody
 
 
 # --- the report ------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ void run(const Options& options) {
   if (communicator->rank() != 0) silence_log();
   try {
     run_on(*communicator, options);
-  } catch (const Error& error) {  // thrown on every rank
-    log_error(error.what());      // now: when the first rank has ended, the launcher ends the others
+  } catch (const SharedError& error) {
+    log_error(error.what());  // now: when the first rank has ended, the launcher ends the others
     communicator->leave();
     throw Error(error.code(), "");
   }

@@ -41,7 +41,7 @@ std::vector<int> ranks_that_differ(Communicator& communicator, std::uint64_t val
 }
 
 void fail_together(const Communicator& communicator, ExitCode code, const std::string& message) {
-  throw Error(code, communicator.rank() == 0 ? message : "");
+  throw SharedError(code, communicator.rank() == 0 ? message : "");
 }
 
 void succeed_together(Communicator& communicator, const std::function<void()>& work) {
@@ -57,8 +57,8 @@ void succeed_together(Communicator& communicator, const std::function<void()>& w
   communicator.all_reduce_sum(codes);
   const auto first = std::find_if(codes.begin(), codes.end(), [](double code) { return code != 0; });
   if (first == codes.end()) return;
-  if (static_cast<std::size_t>(first - codes.begin()) == rank) throw *own;
-  throw Error(static_cast<ExitCode>(*first), "");
+  const bool is_first = static_cast<std::size_t>(first - codes.begin()) == rank;
+  throw SharedError(static_cast<ExitCode>(*first), is_first ? own->what() : "");
 }
 
 }  // namespace flasheva

@@ -92,12 +92,18 @@ bool on_any_rank(Communicator& communicator, bool value);
 // The ranks whose value is not what most have (of two that differ, the second).
 std::vector<int> ranks_that_differ(Communicator& communicator, std::uint64_t value);
 
-// What every rank calls with the same error: the first throws it, the others one without text.
+// An error that every rank throws from the same call: one of them with its text, the others without, so that
+// one line is printed. After any other, the ranks are no longer at the same call.
+class SharedError : public Error {
+ public:
+  using Error::Error;
+};
+
+// What every rank calls with the same error: the first throws the text. SharedError.
 [[noreturn]] void fail_together(const Communicator& communicator, ExitCode code, const std::string& message);
 
-// Runs `work` on this rank and returns if it succeeded on all. Where it ended in an Error on some, the first
-// of these ranks throws its own and all others one of the same exit code without text, so that one line is
-// printed.
+// Runs `work` on this rank and returns if it succeeded on all. SharedError where it ended in an Error on
+// some, with exit code and text of the first of them.
 void succeed_together(Communicator& communicator, const std::function<void()>& work);
 
 }  // namespace flasheva

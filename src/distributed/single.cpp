@@ -10,7 +10,7 @@ class SingleCommunicator final : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   int threads() const override { return 0; }
-  std::string description() override { return "one rank"; }
+  std::string description() override { return "1 rank"; }
   void all_reduce_sum(std::span<double>) override {}
   void start_all_reduce_sum(Tensor, Tensor) override {}
   void start_reduce_scatter_sum(Tensor, Tensor) override {}

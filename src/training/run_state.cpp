@@ -243,7 +243,9 @@ void RunState::write_model_if_missing() {
 }
 
 void RunState::record(const nlohmann::ordered_json& entry) {
-  if (metrics_) metrics_->write(entry);
+  together([&] {
+    if (metrics_) metrics_->write(entry);
+  });
 }
 
 }  // namespace flasheva

@@ -110,8 +110,10 @@ StepResult Trainer::step(TokenFile& data, const SequenceOrder& order, const Prog
   // 1. This rank's sequences of the global batch.
   const std::int64_t position =
       (progress.step + progress.passed_over) * config_.batch.sequences + first_sequence_;
-  for (std::int64_t i = 0; i < sequences_; ++i)
-    read_sequence(data, order(position + i), work_.batch, i, config_.data.sequence_length);
+  succeed_together(communicator_, [&] {
+    for (std::int64_t i = 0; i < sequences_; ++i)
+      read_sequence(data, order(position + i), work_.batch, i, config_.data.sequence_length);
+  });
   return step_on_batch(progress, accept);
 }
 

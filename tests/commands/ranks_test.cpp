@@ -1,9 +1,10 @@
 // Runs of several ranks under mpirun: the same losses for any number of them, one line for what is wrong, and
 // what happens when one of them is stopped, killed or hangs.
+#include "tests/commands/ranks.h"
+
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <thread>
 
 #include "tests/commands/workspace.h"
@@ -14,16 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
-
-// Sanitizers would report what MPI itself never frees.
-const Arguments environment = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
-                               "OMPI_MCA_rmaps_base_oversubscribe=1", "ASAN_OPTIONS=detect_leaks=0"};
-
-Arguments mpirun(int ranks, const Arguments& more = {}) {
-  Arguments words = {FLASHEVA_MPIRUN, "-np", std::to_string(ranks)};
-  words.insert(words.end(), more.begin(), more.end());
-  return words;
-}
 
 class Ranks : public testing::Test {
  protected:
@@ -49,7 +40,7 @@ class Ranks : public testing::Test {
   }
 
   static void run(int ranks, const Arguments& arguments) {
-    const Result result = Program(arguments, environment, mpirun(ranks)).wait();
+    const Result result = Program(arguments, rank_environment, mpirun(ranks)).wait();
     ASSERT_EQ(result.code, 0) << result.err;
   }
 
@@ -91,7 +82,7 @@ TEST_F(Ranks, RepeatBitForBit) {
 TEST_F(Ranks, GoOnFromACheckpointOfAnotherNumber) {
   // Stopped in the first phase by 4 ranks, in the second by 1, ended by 2.
   const auto stop_after = [&](int ranks, int step) {
-    Program program(command("changing"), environment, mpirun(ranks));
+    Program program(command("changing"), rank_environment, mpirun(ranks));
     const fs::path reached = space->folder / "changing/checkpoints" / fmt::format("step-{:09}", step);
     while (!fs::exists(reached)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     program.signal(SIGUSR1);
@@ -119,7 +110,7 @@ TEST_F(Ranks, ShareTheOptimizersMoments) {
 TEST_F(Ranks, GoOnWithTheirMomentsSharedInAnotherWay) {
   const auto stop_after = [&](int ranks, int step, bool sharded) {
     Program program(command("resharded", {fmt::format("distributed.shard_optimizer={}", sharded)}),
-                    environment, mpirun(ranks));
+                    rank_environment, mpirun(ranks));
     const fs::path reached = space->folder / "resharded/checkpoints" / fmt::format("step-{:09}", step);
     while (!fs::exists(reached)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     program.signal(SIGUSR1);
@@ -134,7 +125,7 @@ TEST_F(Ranks, GoOnWithTheirMomentsSharedInAnotherWay) {
 
 TEST_F(Ranks, SayOnceWhatIsWrong) {
   const auto expect_one_line = [&](const Arguments& arguments, ExitCode code, const std::string& part) {
-    const Result result = Program(arguments, environment, mpirun(3)).wait();
+    const Result result = Program(arguments, rank_environment, mpirun(3)).wait();
     EXPECT_EQ(result.code, static_cast<int>(code)) << result.err;
     const std::size_t line = result.err.find("flasheva: ");
     ASSERT_NE(line, std::string::npos) << result.err;
@@ -154,45 +145,12 @@ TEST_F(Ranks, SayOnceWhatIsWrong) {
 // --- stopped, killed, hanging
 // ---------------------------------------------------------------------------------
 
-std::string content_of(const fs::path& file) {
-  std::ifstream stream(file);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
-// The process of a rank of the run with this output folder; 0 if there is none.
-pid_t process_of_rank(const std::string& output, int rank) {
-  for (const auto& entry : fs::directory_iterator("/proc"))
-    if (content_of(entry.path() / "comm") == "flasheva\n" &&
-        content_of(entry.path() / "cmdline").find("run.output=" + output + '\0') != std::string::npos &&
-        content_of(entry.path() / "environ").find(fmt::format("OMPI_COMM_WORLD_RANK={}", rank) + '\0') !=
-            std::string::npos)
-      return std::atoi(entry.path().filename().c_str());
-  return 0;
-}
-
-// Runs, or stands stopped; a process that nobody has waited for yet is neither.
-bool is_alive(pid_t process) {
-  const std::string status = content_of(fmt::format("/proc/{}/status", process));
-  return !status.empty() && status.find("State:\tZ") == std::string::npos;
-}
-
-int count_in(const std::string& text, const std::string& part) {
-  int count = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
-  return count;
-}
-
-// mpirun that leaves the other ranks alone when one dies, and says with what code each ended.
-Arguments patient_mpirun(int ranks) {
-  return mpirun(ranks, {"--enable-recovery", "/bin/sh", "-c", "\"$@\"; echo \"ended with $?\" >&2", "sh"});
-}
-
 class RanksInTrouble : public Ranks {
  protected:
   // Starts a long run and returns when it has written a checkpoint.
   void start(const std::string& output, int ranks, const Arguments& launcher,
              const Arguments& overrides = {}) {
-    program = std::make_unique<Program>(long_command(output, overrides), environment, launcher);
+    program = std::make_unique<Program>(long_command(output, overrides), rank_environment, launcher);
     const fs::path reached = space->folder / output / "checkpoints/step-000000020";
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (!fs::exists(reached) && std::chrono::steady_clock::now() < deadline)

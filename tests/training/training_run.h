@@ -33,7 +33,7 @@ class Interrupter final : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   int threads() const override { return 0; }
-  std::string description() override { return "one rank"; }
+  std::string description() override { return "1 rank"; }
   void all_reduce_sum(std::span<double>) override {}
   // Once a step: the gradients of this model fit into one bucket.
   void start_all_reduce_sum(Tensor, Tensor) override {

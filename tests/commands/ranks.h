@@ -1,0 +1,60 @@
+// The built program as several ranks under mpirun.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "tests/commands/program.h"
+
+namespace flasheva {
+
+// Sanitizers would report what MPI itself never frees.
+inline const Arguments rank_environment = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+                                           "OMPI_MCA_rmaps_base_oversubscribe=1",
+                                           "ASAN_OPTIONS=detect_leaks=0"};
+
+inline Arguments mpirun(int ranks, const Arguments& more = {}) {
+  Arguments words = {FLASHEVA_MPIRUN, "-np", std::to_string(ranks)};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+inline std::string content_of(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+// The process of a rank of the run with this output folder; 0 if there is none.
+inline pid_t process_of_rank(const std::string& output, int rank) {
+  for (const auto& entry : std::filesystem::directory_iterator("/proc"))
+    if (content_of(entry.path() / "comm") == "flasheva\n" &&
+        content_of(entry.path() / "cmdline").find("run.output=" + output + '\0') != std::string::npos &&
+        content_of(entry.path() / "environ").find(fmt::format("OMPI_COMM_WORLD_RANK={}", rank) + '\0') !=
+            std::string::npos)
+      return std::atoi(entry.path().filename().c_str());
+  return 0;
+}
+
+// Runs, or stands stopped; a process that nobody has waited for yet is neither.
+inline bool is_alive(pid_t process) {
+  const std::string status = content_of(fmt::format("/proc/{}/status", process));
+  return !status.empty() && status.find("State:\tZ") == std::string::npos;
+}
+
+inline int count_in(const std::string& text, const std::string& part) {
+  int count = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+// mpirun that leaves the other ranks alone when one dies, and says with what code each ended.
+inline Arguments patient_mpirun(int ranks) {
+  return mpirun(ranks, {"--enable-recovery", "/bin/sh", "-c", "\"$@\"; echo \"ended with $?\" >&2", "sh"});
+}
+
+}  // namespace flasheva

@@ -1,0 +1,62 @@
+// A run in which one write, fsync or rename fails: it ends with exit code 4 and one line, and the next start
+// goes on to the same bits as a run that nothing disturbed. FLASHEVA_EVERY_CALL=1 tries every call, not one
+// of some.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+#include "tests/commands/workspace.h"
+
+namespace flasheva {
+namespace {
+
+namespace fs = std::filesystem;
+
+class FailingFiles : public testing::TestWithParam<int> {
+ protected:
+  static Arguments command(const Workspace& space, const std::string& output) {
+    return {"train", space.at("tune.yaml"), "run.output=" + space.at(output), "checkpoint.every=4"};
+  }
+  static std::string model(const Workspace& space, const std::string& output) {
+    return read_text_file(space.folder / output / "model/model.safetensors");
+  }
+};
+
+TEST_P(FailingFiles, EndTheRunWithOneLineAndLoseNothing) {
+  const Workspace space;
+  expect_done({"train", space.at("scratch.yaml")});
+  expect_done(command(space, "reference"));
+  const int stride = std::getenv("FLASHEVA_EVERY_CALL") != nullptr ? 1 : 17;
+  int failed = 0;
+  for (int call = 1;; call += stride) {
+    fs::remove_all(space.folder / "run");
+    fs::remove(space.folder / "told");
+    const Result result = flasheva(command(space, "run"),
+                                   {"LD_PRELOAD=" FLASHEVA_FAILING_FILES, "FAIL_UNDER=" + space.at("run"),
+                                    fmt::format("FAIL_AT={}", call), fmt::format("FAIL_WITH={}", GetParam()),
+                                    "FAIL_TOLD=" + space.at("told")});
+    if (!fs::exists(space.folder / "told")) {
+      EXPECT_EQ(result.code, 0) << result.err;
+      break;  // the run makes fewer calls
+    }
+    ++failed;
+    ASSERT_EQ(result.code, static_cast<int>(ExitCode::disk)) << "call " << call << ": " << result.err;
+    const std::size_t line = result.err.find("flasheva: ");
+    ASSERT_NE(line, std::string::npos) << result.err;
+    EXPECT_EQ(result.err.find('\n', line), result.err.size() - 1) << result.err;
+    const Result rest = flasheva(command(space, "run"));
+    ASSERT_EQ(rest.code, 0) << "after call " << call << ": " << rest.err;
+    EXPECT_TRUE(model(space, "run") == model(space, "reference")) << "call " << call;
+    for (const char* key : {"loss", "grad_norm"})
+      EXPECT_EQ(space.column("run", key), space.column("reference", key)) << "call " << call;
+  }
+  RecordProperty("calls_that_failed", failed);
+  EXPECT_GT(failed, 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Errors, FailingFiles, testing::Values(EIO, ENOSPC),
+                         [](const auto& test) { return std::string(test.param == EIO ? "EIO" : "ENOSPC"); });
+
+}  // namespace
+}  // namespace flasheva
