@@ -2,7 +2,7 @@
 # Builds and runs every test: the release build, formatting, the same tests under the address and undefined
 # behaviour sanitizers, and the fuzz targets for 60 s each.
 #
-#     scripts/test.sh          about 20 minutes on 2 cores, the first build included
+#     scripts/test.sh          about 22 minutes on 2 cores, the first build included
 #     scripts/test.sh --long   fuzzes each target for 20 minutes, kills 1,000 ranks, makes every call on a file fail
 set -euo pipefail
 cd "$(dirname "$0")/.."
