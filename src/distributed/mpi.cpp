@@ -36,7 +36,7 @@ void check(int status) {
   fail(ExitCode::peer_lost, "MPI: {}", std::string(text, static_cast<std::size_t>(length)));
 }
 
-// MPI_Init on construction, MPI_Finalize only if all ranks have come to the end.
+// MPI, initialised. Not finalised by its destructor: MPI_Finalize waits for all ranks, and one may be lost.
 class World {
  public:
   World() {

@@ -15,17 +15,17 @@ bool Guards::accepts(const StepResult& result) const {
 }
 
 std::string Guards::judge(const StepResult& result, const std::string& where) {
-  const double score = spikes_.score(result.loss);
   const bool spike = result.not_finite.empty() && spikes_.is_spike(result.loss);
   wants_roll_back_ = spike && config_.spike_action == SpikeAction::rollback;
+  const std::string leap = fmt::format("loss {:.4f} leaps by {:.1f} robust standard deviations", result.loss,
+                                       spikes_.score(result.loss));
   if (result.updated) {
     spikes_.remember(result.loss);
     skips_in_a_row_ = 0;
-    return spike ? fmt::format("loss {:.4f} leaps by {:.1f} robust standard deviations", result.loss, score)
-                 : "";
+    return spike ? leap : "";
   }
   const std::string fault =
-      spike ? fmt::format("loss {:.4f} leaps by {:.1f} robust standard deviations", result.loss, score)
+      spike ? leap
             : fmt::format("loss {}, the first value that is not finite: {}", result.loss, result.not_finite);
   if (++skips_in_a_row_ > config_.max_skips)
     fail_together(communicator_, ExitCode::numeric,

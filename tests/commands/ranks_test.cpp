@@ -72,6 +72,29 @@ TEST_F(Ranks, GiveTheSameLossesWhateverTheirNumber) {
   expect_losses_of_one_rank("micro-1");
 }
 
+// 6.5 million weights: two buckets of gradients, cut across tensors.
+TEST_F(Ranks, SumGradientsOfMoreThanOneBucket) {
+  const auto large = [&](const std::string& output, const char* sharded) {
+    return Arguments{"train",
+                     space->at("scratch.yaml"),
+                     "run.output=" + space->at(output),
+                     "model.architecture.vocab_size=50304",
+                     "model.architecture.hidden_size=64",
+                     "phases.0.steps=3",
+                     "phases.0.optimizer.lr=1e-3",
+                     std::string("distributed.shard_optimizer=") + sharded};
+  };
+  run(1, large("large-1", "false"));
+  const std::vector<double> reference = space->column("large-1", "loss");
+  for (const char* sharded : {"false", "true"}) {
+    const std::string output = std::string("large-2-") + sharded;
+    run(2, large(output, sharded));
+    const std::vector<double> losses = space->column(output, "loss");
+    ASSERT_EQ(losses.size(), 3u);
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(losses[i], reference[i], 1e-6 * reference[i]) << sharded;
+  }
+}
+
 TEST_F(Ranks, RepeatBitForBit) {
   run(2, command("first"));
   run(2, command("second"));
