@@ -53,6 +53,22 @@ struct ChunkSummaryConfig {
 struct AttentionConfig {
   Visibility visibility;
   ChunkBias chunk_bias = ChunkBias::none;
+  // Positions of the first query and of the first row of k and v; other than 0 where a prompt is taken in
+  // segments. The backward pass wants 0.
+  std::int64_t first_query = 0, first_key = 0;
+};
+
+// What a layer keeps of S sequences while they grow token by token: the last R tokens, as many as a query can
+// see (Visibility::cache_rows), the queries of the chunk that is not finished, and a summary of each that is.
+struct LayerCache {
+  Tensor keys, values;  // (S, H, R, d): token m stands in row m mod R
+  Tensor queries;       // (S, H, P, d): token m in row m mod P; kind eva
+  Tensor kappa, beta;   // (S, H, C, d): kind eva, C = capacity in tokens / P, or absent where that is 0
+};
+
+// Which cached sequence each of N tokens belongs to, and its position there. No sequence stands here twice.
+struct CachePlaces {
+  Tensor sequences, positions;  // (N) int32
 };
 
 struct AdamWConfig {
@@ -140,6 +156,8 @@ class Ops {
 
   // out (B, T, H d) =, log_sum_exp (B, H, T) acc =, of the scaled and biased logits. kappa, beta (B, H, C, d)
   // for kind eva with C > 0, absent otherwise; chunk_bias (H) with ChunkBias::learned, absent otherwise.
+  // k and v (B, H, S, d) hold positions config.first_key on and reach at least to the last query; C may be
+  // larger than what the queries see.
   virtual void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
                                  Tensor beta, Tensor chunk_bias, const AttentionConfig& config) = 0;
   // dq, dk, dv (B, H, T, d) =; dkappa, dbeta (B, H, C, d) =; dchunk_bias (H) acc +=, optional.
@@ -147,6 +165,31 @@ class Ops {
                                   Tensor dchunk_bias, Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q,
                                   Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor chunk_bias,
                                   const AttentionConfig& config) = 0;
+
+  // --- attention over a cache ------------------------------------------------------------------------------
+  // One token of each of N sequences goes on where its cache ends: cache_append, with kind eva
+  // chunk_summary_cached, then attention_cached. The results are those of the whole sequence at that token.
+
+  // q (N, H, d) = the rotated queries of qkv (N, 3D); keys, values and queries of the cache = at their
+  // places. cosine, sine as in qkv_rotary_forward.
+  virtual void cache_append(Tensor q, const LayerCache& cache, Tensor qkv, Tensor cosine, Tensor sine,
+                            const CachePlaces& places) = 0;
+  // Summaries of the cache = for every token of `places` that finishes a chunk. Noise is off.
+  virtual void chunk_summary_cached(const LayerCache& cache, const EvaParameters& parameters,
+                                    const ChunkSummaryConfig& config, const CachePlaces& places) = 0;
+  // out (N, H d) = attention of queries q (N, H, d), the newest token of their sequences, to what is cached.
+  virtual void attention_cached(Tensor out, Tensor q, const LayerCache& cache, Tensor chunk_bias,
+                                const AttentionConfig& config, const CachePlaces& places) = 0;
+
+  // A prompt is taken in segments. cache_store: the cache of `sequence` = tokens first_position on, q, k, v
+  // (1, H, T, d), and their chunks kappa, beta (1, H, T / P, d), absent where there is none; first_position
+  // is a multiple of P. Tokens that later ones of the segment push out are left out.
+  virtual void cache_store(const LayerCache& cache, std::int64_t sequence, std::int64_t first_position,
+                           Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta) = 0;
+  // keys, values (1, H, O + T, d) = the last O tokens before first_position from the cache of `sequence`,
+  // then k, v (1, H, T, d). O <= R.
+  virtual void cache_window(Tensor keys, Tensor values, const LayerCache& cache, std::int64_t sequence,
+                            std::int64_t first_position, Tensor k, Tensor v) = 0;
 
   // --- classifier ------------------------------------------------------------------------------------------
 

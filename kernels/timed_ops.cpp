@@ -146,6 +146,37 @@ void TimedOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa
           });
 }
 
+void TimedOps::cache_append(Tensor q, const LayerCache& cache, Tensor qkv, Tensor cosine, Tensor sine,
+                            const CachePlaces& places) {
+  measure("cache_append", qkv.shape, {qkv, qkv}, 0,
+          [&] { ops_.cache_append(q, cache, qkv, cosine, sine, places); });
+}
+
+void TimedOps::chunk_summary_cached(const LayerCache& cache, const EvaParameters& parameters,
+                                    const ChunkSummaryConfig& config, const CachePlaces& places) {
+  measure("chunk_summary_cached", places.positions.shape, {}, 0,
+          [&] { ops_.chunk_summary_cached(cache, parameters, config, places); });
+}
+
+// Its bytes depend on the positions; they are not counted.
+void TimedOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Tensor chunk_bias,
+                                const AttentionConfig& config, const CachePlaces& places) {
+  measure("attention_cached", q.shape, {}, 0,
+          [&] { ops_.attention_cached(out, q, cache, chunk_bias, config, places); });
+}
+
+void TimedOps::cache_store(const LayerCache& cache, std::int64_t sequence, std::int64_t first_position,
+                           Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta) {
+  measure("cache_store", k.shape, {k, k, v, v}, 0,
+          [&] { ops_.cache_store(cache, sequence, first_position, q, k, v, kappa, beta); });
+}
+
+void TimedOps::cache_window(Tensor keys, Tensor values, const LayerCache& cache, std::int64_t sequence,
+                            std::int64_t first_position, Tensor k, Tensor v) {
+  measure("cache_window", keys.shape, {keys, keys, values, values}, 0,
+          [&] { ops_.cache_window(keys, values, cache, sequence, first_position, k, v); });
+}
+
 void TimedOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
                                      Tensor mask) {
   measure("cross_entropy_forward", logits.shape, {logits}, 0,

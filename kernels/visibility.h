@@ -40,6 +40,15 @@ struct Visibility {
     return (chunk_visibility == ChunkVisibility::outside_window ? first_token(n) : n) / chunk;
   }
 
+  // Rows that a cache of `tokens` tokens at most needs so that every query finds what it sees exactly, token
+  // m in row m mod rows: whole chunks where there are chunks, so that none is cut by the end of the rows.
+  std::int64_t cache_rows(std::int64_t tokens) const {
+    if (kind == AttentionKind::full) return tokens;
+    if (kind == AttentionKind::sliding) return std::min(window, tokens);
+    const std::int64_t whole = (tokens + chunk - 1) / chunk * chunk;
+    return std::min(window_kind == WindowKind::block ? window : window + chunk, whole);
+  }
+
   // Complete chunks of a sequence of `tokens`; an incomplete last one is never summarised.
   std::int64_t chunks(std::int64_t tokens) const { return kind == AttentionKind::eva ? tokens / chunk : 0; }
 };

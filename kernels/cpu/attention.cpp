@@ -13,6 +13,7 @@
 #include <numeric>
 
 #include "kernels/check.h"
+#include "kernels/cpu/attention_bias.h"
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/attention_source.h"
@@ -31,27 +32,11 @@ using namespace attention;
 constexpr std::int64_t worth_sharing = 16384;  // elements of q from which other threads are woken
 
 template <class R>
-inline constexpr R log2_e = std::numbers::log2e_v<R>;
-template <class R>
 inline constexpr R ln_2 = std::numbers::ln2_v<R>;
 
 template <class R>
 R softmax_scale(const Sizes& sizes) {
   return R(1) / std::sqrt(static_cast<R>(sizes.d));
-}
-
-// What is added to the logits of head h's chunks, in units of log2.
-template <class T, class R = Accumulator<T>>
-R chunk_bias_of(std::int64_t h, Tensor chunk_bias, const AttentionConfig& config) {
-  switch (config.chunk_bias) {
-    case ChunkBias::none:
-      return 0;
-    case ChunkBias::log_chunk:
-      return std::log2(static_cast<R>(config.visibility.chunk));
-    case ChunkBias::learned:
-      return static_cast<R>(chunk_bias.as<T>()[h]) * log2_e<R>;
-  }
-  return 0;
 }
 
 // out (padded queries, d padded) = the block's rows of `in` (T rows, in_row apart) * scale; rows that pad are
@@ -76,7 +61,7 @@ void for_key_blocks(const Seen<R>& seen, const QueryBlock& block, const F& f) {
 
 template <class R>
 struct ForwardScratch {
-  R *keys, *values;        // (T + C, d) of one head, where they are copied
+  R *keys, *values;        // (S + C, d) of one head, where they are copied
   R *queries, *queries_t;  // (query_block, d) and its transposed panels
   R* out;                  // (query_block, d), not yet divided by `sum`
   R *max, *sum;            // (query_block): of the logits and of exp2(logit - max), so far
@@ -126,9 +111,8 @@ void forward_block(T* out, R* log_sum_exp, const T* q, const ForwardScratch<R>& 
   // Finite, so that a panel whose queries have seen nothing yet subtracts no infinities.
   std::fill(scratch.max, scratch.max + block.padded, std::numeric_limits<R>::lowest() / 2);
 
-  attend(scratch, sources.tokens, seen_tokens<R>(config.visibility, block), block, R(0), d);
-  if (sizes.C > 0)
-    attend(scratch, sources.chunks, seen_chunks<R>(config.visibility, block, sizes), block, bias, d);
+  attend(scratch, sources.tokens, seen_tokens<R>(config, block), block, R(0), d);
+  if (sizes.C > 0) attend(scratch, sources.chunks, seen_chunks<R>(config, block), block, bias, d);
 
   for (std::int64_t i = 0; i < block.count; ++i) {
     const std::int64_t n = block.begin + i;
@@ -140,8 +124,10 @@ void forward_block(T* out, R* log_sum_exp, const T* q, const ForwardScratch<R>& 
 template <class T, class R = Accumulator<T>>
 void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
              Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config) {
-  const auto [B, H, T_, C, d] = sizes;
-  const std::int64_t heads = B * H, blocks = (T_ + query_block - 1) / query_block;
+  const std::int64_t heads = sizes.B * sizes.H, blocks = (sizes.T + query_block - 1) / query_block;
+  // From one head to the next; of keys and chunks there may be more than the queries see.
+  const std::int64_t query_stride = sizes.T * sizes.d, key_stride = k.dim(2) * sizes.d;
+  const std::int64_t chunk_stride = kappa ? kappa.dim(2) * sizes.d : 0;
   // Heads are cut, each block of queries to one part, where whole heads would leave threads without work.
   const std::int64_t threads = omp_get_max_threads();
   const std::int64_t parts = std::min(blocks, threads / std::gcd(threads, heads));
@@ -149,14 +135,14 @@ void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tenso
   for (std::int64_t task = 0; task < heads * parts; ++task) {
     const std::int64_t head = task / parts, b = head / sizes.H, h = head % sizes.H;
     const auto scratch = carve_thread_memory<ForwardScratch<R>>(sizes);
-    const std::int64_t tokens = head * sizes.T * sizes.d, chunks = head * sizes.C * sizes.d;
-    const Sources<R> sources(scratch.keys, scratch.values, k.as<T>() + tokens, v.as<T>() + tokens,
-                             kappa.as<T>() + chunks, beta.as<T>() + chunks, sizes);
+    const Sources<R> sources(scratch.keys, scratch.values, k.as<T>() + head * key_stride,
+                             v.as<T>() + head * key_stride, kappa.as<T>() + head * chunk_stride,
+                             beta.as<T>() + head * chunk_stride, sizes);
     const R bias = chunk_bias_of<T>(h, chunk_bias, config);
     for (std::int64_t i = task % parts; i < blocks; i += parts)
       forward_block<T>(out.as<T>() + (b * sizes.T * sizes.H + h) * sizes.d,
-                       log_sum_exp.as<R>() + head * sizes.T, q.as<T>() + tokens, scratch, sources,
-                       i * query_block, bias, sizes, config);
+                       log_sum_exp.as<R>() + head * sizes.T, q.as<T>() + head * query_stride, scratch,
+                       sources, i * query_block, bias, sizes, config);
   }
 }
 
@@ -167,7 +153,7 @@ void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tenso
 
 template <class R>
 struct BackwardScratch {
-  R *keys, *values, *dkeys, *dvalues;  // (T + C, d) of one head, where they are copied
+  R *keys, *values, *dkeys, *dvalues;  // (S + C, d) of one head, where they are copied
   R *queries, *queries_t;              // (query_block, d) and its transposed panels
   R *dout, *dout_t, *dqueries;
   R *log_sum_exp, *dout_dot_out;  // (query_block); the first in units of log2, the second times ln(2)
@@ -274,11 +260,10 @@ R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<R>& scrat
   }
   std::fill(scratch.dqueries, scratch.dqueries + block.padded * row, R(0));
 
-  attend_backward(scratch, tokens, seen_tokens<R>(config.visibility, block), block, R(0), d);
+  attend_backward(scratch, tokens, seen_tokens<R>(config, block), block, R(0), d);
   R dbias = 0;
   if (sizes.C > 0)
-    dbias = log2_e<R> *
-            attend_backward(scratch, chunks, seen_chunks<R>(config.visibility, block, sizes), block, bias, d);
+    dbias = log2_e<R> * attend_backward(scratch, chunks, seen_chunks<R>(config, block), block, bias, d);
   narrow_rows(head.dq + begin * d, d, scratch.dqueries, block.count, d, softmax_scale<R>(sizes) * log2_e<R>);
   return dbias;
 }
@@ -332,18 +317,24 @@ void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tens
 Sizes checked_sizes(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
                     Tensor chunk_bias, const AttentionConfig& config) {
   FLASHEVA_CHECK(q.shape.rank() == 4 && q.size() > 0 && matches(q, q.dtype, q.shape));
-  FLASHEVA_CHECK(matches(k, q.dtype, q.shape) && matches(v, q.dtype, q.shape));
   const std::int64_t B = q.dim(0), H = q.dim(1), T = q.dim(2), d = q.dim(3);
+  FLASHEVA_CHECK(k.shape.rank() == 4 && matches(k, q.dtype, {B, H, k.dim(2), d}));
+  FLASHEVA_CHECK(matches(v, q.dtype, k.shape));
   FLASHEVA_CHECK(matches(out, q.dtype, {B, T, H * d}));
   FLASHEVA_CHECK(matches(log_sum_exp, accumulation_type(q.dtype), {B, H, T}));
   const Visibility& visibility = config.visibility;
   FLASHEVA_CHECK(visibility.kind == AttentionKind::full || visibility.window > 0);
   FLASHEVA_CHECK(visibility.kind != AttentionKind::eva ||
                  (visibility.chunk > 0 && visibility.window % visibility.chunk == 0));
-  const std::int64_t C = visibility.chunks(T);
-  FLASHEVA_CHECK(C == 0 || (matches(kappa, q.dtype, {B, H, C, d}) && matches(beta, q.dtype, {B, H, C, d})));
+  const std::int64_t end = config.first_query + T, S = end - config.first_key;
+  const std::int64_t C = visibility.visible_chunks(end - 1);
+  FLASHEVA_CHECK(0 <= config.first_key && config.first_key <= visibility.first_token(config.first_query));
+  FLASHEVA_CHECK(S <= k.dim(2));
+  FLASHEVA_CHECK(C == 0 || (kappa && kappa.shape.rank() == 4 && C <= kappa.dim(2)));
+  FLASHEVA_CHECK(!kappa ||
+                 (matches(kappa, q.dtype, {B, H, kappa.dim(2), d}) && matches(beta, q.dtype, kappa.shape)));
   FLASHEVA_CHECK(C == 0 || config.chunk_bias != ChunkBias::learned || matches(chunk_bias, q.dtype, {H}));
-  return {B, H, T, C, d};
+  return {B, H, T, S, C, d};
 }
 
 }  // namespace
@@ -360,8 +351,11 @@ void CpuOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, 
                                 Tensor dchunk_bias, Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q,
                                 Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor chunk_bias,
                                 const AttentionConfig& config) {
-  const Sizes sizes = checked_sizes(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
-  FLASHEVA_CHECK(matches(dout, q.dtype, out.shape));
+  Sizes sizes = checked_sizes(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
+  FLASHEVA_CHECK(config.first_query == 0 && config.first_key == 0);
+  sizes.C = config.visibility.chunks(sizes.T);  // those that no query sees have gradients too: 0
+  FLASHEVA_CHECK(matches(k, q.dtype, q.shape) && matches(dout, q.dtype, out.shape));
+  FLASHEVA_CHECK(sizes.C == 0 || matches(kappa, q.dtype, {sizes.B, sizes.H, sizes.C, sizes.d}));
   for (Tensor gradient : {dq, dk, dv}) FLASHEVA_CHECK(matches(gradient, q.dtype, q.shape));
   for (Tensor gradient : {dkappa, dbeta})
     FLASHEVA_CHECK(sizes.C == 0 || matches(gradient, q.dtype, kappa.shape));

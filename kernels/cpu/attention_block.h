@@ -1,7 +1,7 @@
 // The parts of blocked attention that forward and backward share: which keys the queries of a block see, how
 // operands are laid out, and masks.
 //
-// Keys and values come from two sources, tokens 0 .. T-1 and chunks 0 .. C-1. Queries are taken `query_block`
+// Keys and values come from two sources, tokens 0 .. S-1 and chunks 0 .. C-1. Queries are taken `query_block`
 // at a time, keys of a source `key_block` at a time. Logits stand transposed, S (keys x queries):
 // a panel of queries fills two vectors, so that the softmax over keys never sums across the lanes of a
 // vector.
@@ -13,7 +13,7 @@
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/padded_rows.h"
 #include "kernels/cpu/simd.h"
-#include "kernels/visibility.h"
+#include "kernels/ops.h"
 
 namespace flasheva::attention {
 
@@ -23,10 +23,11 @@ inline constexpr std::int64_t query_block = 128;
 inline constexpr std::int64_t key_block = 64;
 static_assert(query_block % panel<float> == 0 && query_block % panel<double> == 0);
 
+// T queries of each sequence and head, S tokens and C chunks that they see at most.
 struct Sizes {
-  std::int64_t B, H, T, C, d;
+  std::int64_t B, H, T, S, C, d;
 
-  std::int64_t keys() const { return T + C; }
+  std::int64_t keys() const { return S + C; }
 };
 
 // out: one panel of queries after the other, each (d padded, panel), of in (rows, d padded) * scale; rows is
@@ -78,24 +79,25 @@ void pad(Seen<R>& seen, const QueryBlock& block) {
 }
 
 template <class R>
-Seen<R> seen_tokens(const Visibility& visibility, const QueryBlock& block) {
+Seen<R> seen_tokens(const AttentionConfig& config, const QueryBlock& block) {
   using Index = typename Seen<R>::Index;
   Seen<R> seen;
   for (std::int64_t i = 0; i < block.count; ++i) {
-    seen.first[i] = static_cast<Index>(visibility.first_token(block.begin + i));
-    seen.end[i] = static_cast<Index>(block.begin + i + 1);
+    const std::int64_t position = config.first_query + block.begin + i;
+    seen.first[i] = static_cast<Index>(config.visibility.first_token(position) - config.first_key);
+    seen.end[i] = static_cast<Index>(position + 1 - config.first_key);
   }
   pad(seen, block);
   return seen;
 }
 
 template <class R>
-Seen<R> seen_chunks(const Visibility& visibility, const QueryBlock& block, const Sizes& sizes) {
+Seen<R> seen_chunks(const AttentionConfig& config, const QueryBlock& block) {
   using Index = typename Seen<R>::Index;
   Seen<R> seen;
   for (std::int64_t i = 0; i < block.count; ++i) {
     seen.first[i] = 0;
-    seen.end[i] = static_cast<Index>(std::min(sizes.C, visibility.visible_chunks(block.begin + i)));
+    seen.end[i] = static_cast<Index>(config.visibility.visible_chunks(config.first_query + block.begin + i));
   }
   pad(seen, block);
   return seen;

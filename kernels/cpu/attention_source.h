@@ -27,16 +27,15 @@ struct Source {
   const R *keys, *values;
 };
 
-// A head's two sources. The memory for copies, `keys` and `values`, has room for (T + C, d) each.
+// A head's two sources. The memory for copies, `keys` and `values`, has room for (S + C, d) each.
 template <class R>
 struct Sources {
   Source<R> tokens, chunks;
 
   template <class T>
   Sources(R* keys, R* values, const T* k, const T* v, const T* kappa, const T* beta, const Sizes& sizes) {
-    const auto [B, H, T_, C, d] = sizes;
-    const std::int64_t behind = T_ * row_stride<R>(d);
-    tokens = {padded_rows_of(keys, k, T_, d), padded_rows_of(values, v, T_, d)};
+    const std::int64_t S = sizes.S, C = sizes.C, d = sizes.d, behind = S * row_stride<R>(d);
+    tokens = {padded_rows_of(keys, k, S, d), padded_rows_of(values, v, S, d)};
     chunks = {padded_rows_of(keys + behind, kappa, C, d), padded_rows_of(values + behind, beta, C, d)};
   }
 };

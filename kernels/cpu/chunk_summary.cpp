@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "kernels/check.h"
+#include "kernels/cpu/cache_check.h"
 #include "kernels/cpu/carver.h"
 #include "kernels/cpu/chunk_adapter.h"
 #include "kernels/cpu/chunk_summary_problem.h"
@@ -179,6 +180,20 @@ void forward_block(T* kappa, T* beta, const T* q, const T* k, const T* v,
   narrow_rows(kappa, d, scratch.key.out, block.count, d);
 }
 
+// --- of a cache: the chunk that a new token finishes, in its rows of the cache ----------------------------
+
+template <class T, class R = Accumulator<T>>
+void finish_chunk(const LayerCache& cache, std::int64_t sequence, std::int64_t position, std::int64_t h,
+                  const SummaryParameters<R>& parameters, const Problem& problem) {
+  const auto [B, H, R_, C, P, d, config] = problem;
+  const std::int64_t head = sequence * H + h, chunk = position / P, rows = cache.keys.dim(2);
+  const std::int64_t at = (head * rows + chunk * P % rows) * d, summary = (head * C + chunk) * d;
+  const ChunkBlock block{sequence, h, chunk, 1};
+  forward_block<T>(cache.kappa.as<T>() + summary, cache.beta.as<T>() + summary,
+                   cache.queries.as<T>() + head * P * d, cache.keys.as<T>() + at, cache.values.as<T>() + at,
+                   parameters, problem, block);
+}
+
 // --- backward -----------------------------------------------------------------------------------------
 //     dv_m += p_m dbeta      dlogit = p (dp - sum of p dp),  dp_m = dbeta . v_m
 //     domega = s sum of dlogit_m k_m      dk_m += s dlogit_m (omega - k_m) + d(kbar) / P
@@ -323,6 +338,34 @@ void CpuOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k
       forward_block<T>(kappa.as<T>() + chunk, beta.as<T>() + chunk, q.as<T>() + token, k.as<T>() + token,
                        v.as<T>() + token, widened, problem, block);
     }
+  });
+}
+
+void CpuOps::chunk_summary_cached(const LayerCache& cache, const EvaParameters& parameters,
+                                  const ChunkSummaryConfig& config, const CachePlaces& places) {
+  check_cache(cache, config.chunk);
+  check_places(places, cache);
+  FLASHEVA_CHECK(!config.noise.enabled);
+  if (!cache.kappa) return;  // no room for a whole chunk
+  const DType dtype = cache.keys.dtype;
+  const std::int64_t H = cache.keys.dim(1), rows = cache.keys.dim(2), d = cache.keys.dim(3);
+  const Problem problem{cache.keys.dim(0), H, rows, cache.kappa.dim(2), config.chunk, d, config};
+  check_parameters(parameters, problem, dtype);
+  const auto *sequences = places.sequences.as<std::int32_t>(),
+             *positions = places.positions.as<std::int32_t>();
+  const std::int64_t N = places.positions.dim(0);
+  const auto finishes = [&](std::int64_t i) { return positions[i] % config.chunk == config.chunk - 1; };
+  std::int64_t finished = 0;
+  for (std::int64_t i = 0; i < N; ++i) finished += finishes(i);
+  if (finished == 0) return;
+  dispatch(dtype, [&]<class T>(T) {
+    using R = Accumulator<T>;
+    const auto widened = carve<SummaryParameters<R>>(partials_, problem);
+    widen_parameters<T>(widened, parameters, problem);
+#pragma omp parallel for schedule(static) if (finished * H * config.chunk * d >= worth_sharing)
+    for (std::int64_t i = 0; i < N * H; ++i)
+      if (finishes(i / H))
+        finish_chunk<T>(cache, sequences[i / H], positions[i / H], i % H, widened, problem);
   });
 }
 

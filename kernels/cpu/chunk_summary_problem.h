@@ -134,6 +134,19 @@ void add_gradients(const EvaParameters& gradients, const SummaryArrays<R>& sums,
 
 // --- preconditions -----------------------------------------------------------------------------------
 
+inline void check_parameters(const EvaParameters& p, const Problem& problem, DType dtype) {
+  const std::int64_t H = problem.H, d = problem.d;
+  const auto check_adapter = [&](Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias) {
+    FLASHEVA_CHECK(matches(weight, dtype, {d, d}) && matches(bias, dtype, {d}));
+    FLASHEVA_CHECK(!problem.layernorm() ||
+                   (matches(norm_weight, dtype, {d}) && matches(norm_bias, dtype, {d})));
+  };
+  if (problem.adapted()) check_adapter(p.key_weight, p.key_bias, p.key_norm_weight, p.key_norm_bias);
+  if (problem.adapted() && problem.uses_queries())
+    check_adapter(p.query_weight, p.query_bias, p.query_norm_weight, p.query_norm_bias);
+  if (problem.learned()) FLASHEVA_CHECK(matches(p.mu, dtype, {H, d}) && matches(p.phi, dtype, {H, d}));
+}
+
 inline Problem checked_problem(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
                                const EvaParameters& parameters, const ChunkSummaryConfig& config) {
   FLASHEVA_CHECK(config.chunk > 0 && q.shape.rank() == 4 && q.size() > 0);
@@ -141,16 +154,7 @@ inline Problem checked_problem(Tensor kappa, Tensor beta, Tensor q, Tensor k, Te
   const std::int64_t B = q.dim(0), H = q.dim(1), T = q.dim(2), C = T / config.chunk, d = q.dim(3);
   const Problem problem{B, H, T, C, config.chunk, d, config};
   for (Tensor x : {kappa, beta}) FLASHEVA_CHECK(C == 0 || matches(x, q.dtype, {B, H, C, d}));
-  const auto check_adapter = [&](Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias) {
-    FLASHEVA_CHECK(matches(weight, q.dtype, {d, d}) && matches(bias, q.dtype, {d}));
-    FLASHEVA_CHECK(!problem.layernorm() ||
-                   (matches(norm_weight, q.dtype, {d}) && matches(norm_bias, q.dtype, {d})));
-  };
-  const EvaParameters& p = parameters;
-  if (problem.adapted()) check_adapter(p.key_weight, p.key_bias, p.key_norm_weight, p.key_norm_bias);
-  if (problem.adapted() && problem.uses_queries())
-    check_adapter(p.query_weight, p.query_bias, p.query_norm_weight, p.query_norm_bias);
-  if (problem.learned()) FLASHEVA_CHECK(matches(p.mu, q.dtype, {H, d}) && matches(p.phi, q.dtype, {H, d}));
+  check_parameters(parameters, problem, q.dtype);
   return problem;
 }
 

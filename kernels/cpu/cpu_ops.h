@@ -53,6 +53,17 @@ class CpuOps final : public Ops {
                           Tensor kappa, Tensor beta, Tensor chunk_bias,
                           const AttentionConfig& config) override;
 
+  void cache_append(Tensor q, const LayerCache& cache, Tensor qkv, Tensor cosine, Tensor sine,
+                    const CachePlaces& places) override;
+  void chunk_summary_cached(const LayerCache& cache, const EvaParameters& parameters,
+                            const ChunkSummaryConfig& config, const CachePlaces& places) override;
+  void attention_cached(Tensor out, Tensor q, const LayerCache& cache, Tensor chunk_bias,
+                        const AttentionConfig& config, const CachePlaces& places) override;
+  void cache_store(const LayerCache& cache, std::int64_t sequence, std::int64_t first_position, Tensor q,
+                   Tensor k, Tensor v, Tensor kappa, Tensor beta) override;
+  void cache_window(Tensor keys, Tensor values, const LayerCache& cache, std::int64_t sequence,
+                    std::int64_t first_position, Tensor k, Tensor v) override;
+
   void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
                              Tensor mask) override;
   void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,

@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/rotary.h"
 
 namespace flasheva {
 
@@ -15,21 +16,6 @@ namespace {
 struct Sizes {
   std::int64_t batch, heads, tokens, head_dim, rotary;  // B, H, T, d, R
 };
-
-// out = in (d) with its first 2R dimensions turned; direction -1 turns back.
-template <class T>
-void rotate(T* out, const T* in, const Accumulator<T>* cosine, const Accumulator<T>* sine,
-            Accumulator<T> direction, const Sizes& sizes) {
-  using A = Accumulator<T>;
-  const std::int64_t half = sizes.rotary;
-#pragma omp simd
-  for (std::int64_t i = 0; i < half; ++i) {
-    const A x1 = static_cast<A>(in[i]), x2 = static_cast<A>(in[half + i]);
-    out[i] = static_cast<T>(x1 * cosine[i] - x2 * (direction * sine[i]));
-    out[half + i] = static_cast<T>(x2 * cosine[i] + x1 * (direction * sine[i]));
-  }
-  std::copy(in + 2 * half, in + sizes.head_dim, out + 2 * half);
-}
 
 // Calls body(offset in qkv, offset in q, k and v, position t) for every token and head; a thread takes
 // tokens.
@@ -68,8 +54,8 @@ void CpuOps::qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor
     for_each_head(sizes, [&](std::int64_t fused, std::int64_t head, std::int64_t t) {
       const T* in = qkv.as<T>() + fused;
       const A *cosines = cosine.as<A>() + t * sizes.rotary, *sines = sine.as<A>() + t * sizes.rotary;
-      rotate(q.as<T>() + head, in, cosines, sines, A{1}, sizes);
-      rotate(k.as<T>() + head, in + sizes.head_dim, cosines, sines, A{1}, sizes);
+      rotate(q.as<T>() + head, in, cosines, sines, A{1}, sizes.rotary, sizes.head_dim);
+      rotate(k.as<T>() + head, in + sizes.head_dim, cosines, sines, A{1}, sizes.rotary, sizes.head_dim);
       std::copy_n(in + 2 * sizes.head_dim, sizes.head_dim, v.as<T>() + head);
     });
   });
@@ -82,8 +68,8 @@ void CpuOps::qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, T
     for_each_head(sizes, [&](std::int64_t fused, std::int64_t head, std::int64_t t) {
       T* out = dqkv.as<T>() + fused;
       const A *cosines = cosine.as<A>() + t * sizes.rotary, *sines = sine.as<A>() + t * sizes.rotary;
-      rotate(out, dq.as<T>() + head, cosines, sines, A{-1}, sizes);
-      rotate(out + sizes.head_dim, dk.as<T>() + head, cosines, sines, A{-1}, sizes);
+      rotate(out, dq.as<T>() + head, cosines, sines, A{-1}, sizes.rotary, sizes.head_dim);
+      rotate(out + sizes.head_dim, dk.as<T>() + head, cosines, sines, A{-1}, sizes.rotary, sizes.head_dim);
       std::copy_n(dv.as<T>() + head, sizes.head_dim, out + 2 * sizes.head_dim);
     });
   });

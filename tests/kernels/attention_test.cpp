@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/ops.h"
+#include "tests/kernels/attention_cases.h"
 #include "tests/kernels/attention_reference.h"
 #include "tests/kernels/pytorch_fixtures.h"
 #include "tests/support/tensors.h"
@@ -19,34 +20,8 @@ struct Case {
 };
 
 std::string describe(const Case& c) {
-  const Visibility& v = c.config.visibility;
   return "B " + std::to_string(c.B) + " H " + std::to_string(c.H) + " T " + std::to_string(c.T) + " d " +
-         std::to_string(c.d) + " W " + std::to_string(v.window) + " P " + std::to_string(v.chunk) + " kind " +
-         std::to_string(static_cast<int>(v.kind)) +
-         (v.window_kind == WindowKind::block ? " block" : " sliding") +
-         (v.chunk_visibility == ChunkVisibility::all_past ? " all_past" : " outside_window") + " bias " +
-         std::to_string(static_cast<int>(c.config.chunk_bias));
-}
-
-Visibility full() { return {}; }
-Visibility sliding(std::int64_t window) { return {.kind = AttentionKind::sliding, .window = window}; }
-Visibility eva(std::int64_t window, std::int64_t chunk, WindowKind window_kind = WindowKind::block,
-               ChunkVisibility chunk_visibility = ChunkVisibility::outside_window) {
-  return {AttentionKind::eva, window_kind, chunk_visibility, window, chunk};
-}
-
-// Every kind and variant, with windows that divide nothing, P = W, P = 1 and windows longer than any sequence
-// here.
-std::vector<AttentionConfig> all_configs() {
-  std::vector<AttentionConfig> configs{{full()}, {sliding(1)}, {sliding(5)}, {sliding(16)}, {sliding(100)}};
-  const std::pair<std::int64_t, std::int64_t> geometries[] = {{4, 2}, {7, 7},   {12, 3}, {16, 8},
-                                                              {5, 1}, {40, 20}, {128, 4}};
-  for (const auto& [window, chunk] : geometries)
-    for (WindowKind window_kind : {WindowKind::block, WindowKind::sliding})
-      for (ChunkVisibility visible : {ChunkVisibility::outside_window, ChunkVisibility::all_past})
-        for (ChunkBias bias : {ChunkBias::none, ChunkBias::log_chunk, ChunkBias::learned})
-          configs.push_back({eva(window, chunk, window_kind, visible), bias});
-  return configs;
+         std::to_string(c.d) + " " + describe(c.config);
 }
 
 AttentionTensors random_inputs(const Case& c, DType dtype, unsigned seed) {
