@@ -1,9 +1,11 @@
-// A model folder or checkpoint, loaded to compute logits and losses.
+// A model, loaded to compute logits and losses, or to generate.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "kernels/buffer.h"
 #include "src/config/config.h"
@@ -11,25 +13,44 @@
 
 namespace flasheva {
 
-class InferenceModel {
+// A model's weights in host memory, ready to be computed with.
+class LoadedModel {
  public:
-  // `largest`: the largest batch it will see. Error{data} for a broken folder.
-  InferenceModel(const std::filesystem::path& folder, Ops& ops, Precision precision, Extent largest);
+  // Of a model or checkpoint folder. Error{data} where it is broken.
+  LoadedModel(const std::filesystem::path& folder, Ops& ops, Precision precision);
+  // With random weights, to measure speed.
+  LoadedModel(const ModelConfig& config, Ops& ops, Precision precision, std::uint64_t seed);
 
   const ModelConfig& config() const { return config_; }
   DType compute_type() const { return compute_; }
+  std::size_t weight_bytes() const;
+
+ protected:
+  Ops& ops_;
+  ModelConfig config_;
+  DType compute_;
+  ParameterTable parameters_;
+  GptNeoX network_;
+
+ private:
+  void take_memory();
+  void round_weights();
+
+  std::unique_ptr<Buffer> masters_, weights_;
+};
+
+// Logits and losses of whole sequences.
+class InferenceModel : public LoadedModel {
+ public:
+  // `largest`: the largest batch it will see.
+  InferenceModel(const std::filesystem::path& folder, Ops& ops, Precision precision, Extent largest);
 
   // out (rows, V) = logits of the last `rows` tokens of the batch; tokens (N) int32.
   void logits(Tensor out, Tensor tokens, Extent extent);
   LossSums evaluate(const TokenBatch& batch);
 
  private:
-  Ops& ops_;
-  ModelConfig config_;
-  DType compute_;
-  ParameterTable parameters_;
-  GptNeoX network_;
-  std::unique_ptr<Buffer> masters_, memory_;
+  std::unique_ptr<Buffer> memory_;
 };
 
 }  // namespace flasheva

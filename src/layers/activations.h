@@ -46,6 +46,9 @@ struct Workspace {
   Tensor dcore_out;             // (N, D)
   Tensor dq, dk, dv;            // (B, H, T, d)
   Tensor dkappa, dbeta;         // (B, H, C, d)
+  // (1, H, O + T, d): keys and values that a segment of a prompt sees, O tokens of before it; generation
+  // alone.
+  Tensor window_keys, window_values;
 };
 
 }  // namespace flasheva

@@ -46,6 +46,34 @@ void Attention::forward(const PassContext& pass, Tensor out, Tensor x, const Blo
   dense_.forward(pass.ops, out, shaped(saved.core_out, {B * T, D}));
 }
 
+void Attention::prefill(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
+                        const Workspace& work, Tensor cosine, Tensor sine, const LayerCache& cache,
+                        const PromptSegment& segment) const {
+  const std::int64_t T = pass.extent.tokens, D = heads_ * head_dim_;
+  const auto from_first_position = [&](const Tensor& table) {
+    return table ? table.rows(segment.first_position, T) : Tensor{};
+  };
+  const Tensor qkv = work.qkv.rows(0, T);
+  const Shape per_head{1, heads_, T, head_dim_};
+  qkv_.forward(pass.ops, qkv, x);
+  pass.ops.qkv_rotary_forward(shaped(saved.q, per_head), shaped(saved.k, per_head), shaped(saved.v, per_head),
+                              qkv.reshaped({1, T, 3 * D}), from_first_position(cosine),
+                              from_first_position(sine));
+  core_->prefill(pass, saved, work, cache, segment);
+  dense_.forward(pass.ops, out, shaped(saved.core_out, {T, D}));
+}
+
+void Attention::decode(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
+                       const Workspace& work, Tensor cosine, Tensor sine, const LayerCache& cache,
+                       const CachePlaces& places) const {
+  const std::int64_t N = pass.extent.sequences;
+  const Tensor qkv = work.qkv.rows(0, N);
+  qkv_.forward(pass.ops, qkv, x);
+  pass.ops.cache_append(shaped(saved.q, {N, heads_, head_dim_}), cache, qkv, cosine, sine, places);
+  core_->decode(pass, saved, cache, places);
+  dense_.forward(pass.ops, out, shaped(saved.core_out, {N, heads_ * head_dim_}));
+}
+
 void Attention::backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor x,
                          const BlockActivations& saved, const Workspace& work, Tensor cosine,
                          Tensor sine) const {

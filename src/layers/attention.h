@@ -11,6 +11,7 @@
 #include <string>
 
 #include "src/config/model_config.h"
+#include "src/layers/cached_attention.h"
 #include "src/layers/linear.h"
 
 namespace flasheva {
@@ -30,6 +31,15 @@ class AttentionCore {
   // work.dq, dk, dv =, parameter gradients +=, from work.dcore_out (B, T, D).
   virtual void backward(const PassContext& pass, const BlockActivations& saved,
                         const Workspace& work) const = 0;
+
+  // Foresees the cache of sequences that grow: largest.sequences of largest.tokens at most.
+  virtual void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const = 0;
+  // saved.core_out (1, T, D) = from saved.q, k, v, a segment of one sequence, and what is cached before it.
+  virtual void prefill(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
+                       const LayerCache& cache, const PromptSegment& segment) const = 0;
+  // saved.core_out (N, D) = from saved.q (N, H, d), whose keys and values are cached already.
+  virtual void decode(const PassContext& pass, const BlockActivations& saved, const LayerCache& cache,
+                      const CachePlaces& places) const = 0;
 };
 
 // What a core is built from.
@@ -55,6 +65,14 @@ class Attention {
   // out (N, D) = attention(x (N, D)). cosine, sine: (>= T, R), absent without rotary dimensions.
   void forward(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
                const Workspace& work, Tensor cosine, Tensor sine) const;
+  // The same for a segment of a cached sequence (pass.extent 1 x T), and for the next token of N of them
+  // (N x 1). cosine, sine: of every position that the cache has room for.
+  void prefill(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
+               const Workspace& work, Tensor cosine, Tensor sine, const LayerCache& cache,
+               const PromptSegment& segment) const;
+  void decode(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
+              const Workspace& work, Tensor cosine, Tensor sine, const LayerCache& cache,
+              const CachePlaces& places) const;
   // dx (N, D) =, optional. x may be absent where query_key_value.weight is frozen.
   void backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor x, const BlockActivations& saved,
                 const Workspace& work, Tensor cosine, Tensor sine) const;

@@ -65,8 +65,10 @@ Tensor optional_rows(const Tensor& saved, std::int64_t rows) {
 }
 }  // namespace
 
-void Block::forward(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
-                    Tensor cosine, Tensor sine) const {
+// attend(out (N, D), x (N, D)): the attention of the pass at hand.
+template <class Attend>
+void Block::run(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
+                const Attend& attend) const {
   const std::int64_t N = pass.extent.rows();
   Ops& ops = pass.ops;
   const Tensor x = saved.input.rows(0, N);
@@ -75,7 +77,7 @@ void Block::forward(const PassContext& pass, Tensor out, const BlockActivations&
   const Tensor from_attention = work.branch1.rows(0, N), from_mlp = work.branch2.rows(0, N);
 
   norm1_.forward(ops, normed1, saved.norm1_mean.rows(0, N), saved.norm1_rstd.rows(0, N), x);
-  attention_.forward(pass, from_attention, normed1, saved, work, cosine, sine);
+  attend(from_attention, normed1);
   Tensor middle = x;
   if (!config_.use_parallel_residual) {
     middle = saved.middle.rows(0, N);
@@ -87,6 +89,26 @@ void Block::forward(const PassContext& pass, Tensor out, const BlockActivations&
     ops.residual(out, x, from_attention, from_mlp);
   else
     ops.residual(out, middle, from_mlp, {});
+}
+
+void Block::forward(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
+                    Tensor cosine, Tensor sine) const {
+  run(pass, out, saved, work,
+      [&](Tensor attended, Tensor x) { attention_.forward(pass, attended, x, saved, work, cosine, sine); });
+}
+
+void Block::prefill(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
+                    Tensor cosine, Tensor sine, const LayerCache& cache, const PromptSegment& segment) const {
+  run(pass, out, saved, work, [&](Tensor attended, Tensor x) {
+    attention_.prefill(pass, attended, x, saved, work, cosine, sine, cache, segment);
+  });
+}
+
+void Block::decode(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
+                   Tensor cosine, Tensor sine, const LayerCache& cache, const CachePlaces& places) const {
+  run(pass, out, saved, work, [&](Tensor attended, Tensor x) {
+    attention_.decode(pass, attended, x, saved, work, cosine, sine, cache, places);
+  });
 }
 
 void Block::backward(const PassContext& pass, Tensor dx, bool input_gradient, const BlockActivations& saved,

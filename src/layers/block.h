@@ -22,18 +22,30 @@ class Block {
   // Foresees `saved` for micro batches up to `largest`. Without `training`, tensors that only backward needs
   // are left out. Reads which parameters are trained.
   void plan(MemoryPlan& plan, BlockActivations& saved, Extent largest, DType compute, bool training) const;
+  // Foresees the block's cache for sequences that grow.
+  void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const {
+    attention_.core().plan_cache(plan, cache, largest, compute);
+  }
   // Chunks that T tokens give in this block.
   std::int64_t chunks(std::int64_t tokens) const { return attention_.core().chunks(tokens); }
 
   // out (N, D) = block(saved.input (N, D)); out may be saved.input.
   void forward(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
                Tensor cosine, Tensor sine) const;
+  // The same for a segment of a cached sequence, and for the next token of N of them (Attention).
+  void prefill(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
+               Tensor cosine, Tensor sine, const LayerCache& cache, const PromptSegment& segment) const;
+  void decode(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
+              Tensor cosine, Tensor sine, const LayerCache& cache, const CachePlaces& places) const;
   // dx (N, D): in, the gradient of out; out, the gradient of the input, unless `input_gradient` is false:
   // then nothing below is trained and dx is left undefined.
   void backward(const PassContext& pass, Tensor dx, bool input_gradient, const BlockActivations& saved,
                 const Workspace& work, Tensor cosine, Tensor sine) const;
 
  private:
+  template <class Attend>
+  void run(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
+           const Attend& attend) const;
   void backward_parallel(const PassContext& pass, Tensor dx, bool input_gradient,
                          const BlockActivations& saved, const Workspace& work, Tensor cosine,
                          Tensor sine) const;

@@ -56,6 +56,29 @@ class EvaAttention final : public AttentionCore {
                                       summary_of(pass));
   }
 
+  void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const override {
+    plan_layer_cache(plan, cache, attention_.visibility, heads_, head_dim_, largest, compute);
+  }
+
+  void prefill(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
+               const LayerCache& cache, const PromptSegment& segment) const override {
+    const Views at = views(pass.extent, saved);
+    const EvaParameters weights = gather(&Parameter::weight);
+    if (at.kappa) pass.ops.chunk_summary_forward(at.kappa, at.beta, at.q, at.k, at.v, weights, summary_);
+    attend_segment(pass, {at.out, at.log_sum_exp, at.q, at.k, at.v, at.kappa, at.beta, weights.chunk_bias},
+                   work, cache, attention_, segment);
+  }
+
+  void decode(const PassContext& pass, const BlockActivations& saved, const LayerCache& cache,
+              const CachePlaces& places) const override {
+    const std::int64_t N = pass.extent.sequences;
+    const EvaParameters weights = gather(&Parameter::weight);
+    pass.ops.chunk_summary_cached(cache, weights, summary_, places);
+    pass.ops.attention_cached(shaped(saved.core_out, {N, heads_ * head_dim_}),
+                              shaped(saved.q, {N, heads_, head_dim_}), cache, weights.chunk_bias, attention_,
+                              places);
+  }
+
  private:
   struct Entry {
     Tensor EvaParameters::*member;

@@ -36,6 +36,32 @@ class ExactAttention final : public AttentionCore {
         shaped(saved.q, per_head), shaped(saved.k, per_head), shaped(saved.v, per_head), {}, {}, {}, config_);
   }
 
+  void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const override {
+    plan_layer_cache(plan, cache, config_.visibility, heads_, head_dim_, largest, compute);
+  }
+
+  void prefill(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
+               const LayerCache& cache, const PromptSegment& segment) const override {
+    const std::int64_t T = pass.extent.tokens;
+    const Shape per_head{1, heads_, T, head_dim_};
+    const SegmentTensors at{shaped(saved.core_out, {1, T, heads_ * head_dim_}),
+                            shaped(saved.log_sum_exp, {1, heads_, T}),
+                            shaped(saved.q, per_head),
+                            shaped(saved.k, per_head),
+                            shaped(saved.v, per_head),
+                            {},
+                            {},
+                            {}};
+    attend_segment(pass, at, work, cache, config_, segment);
+  }
+
+  void decode(const PassContext& pass, const BlockActivations& saved, const LayerCache& cache,
+              const CachePlaces& places) const override {
+    const std::int64_t N = pass.extent.sequences;
+    pass.ops.attention_cached(shaped(saved.core_out, {N, heads_ * head_dim_}),
+                              shaped(saved.q, {N, heads_, head_dim_}), cache, {}, config_, places);
+  }
+
  private:
   AttentionConfig config_;
   std::int64_t heads_, head_dim_;

@@ -54,6 +54,27 @@ GptNeoX::GptNeoX(const ModelConfig& config, ParameterTable& parameters)
 }
 
 void GptNeoX::plan(MemoryPlan& plan, Extent largest, DType compute, bool training) {
+  plan_activations(plan, largest, largest.tokens, compute, training);
+}
+
+void GptNeoX::plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, Extent cached,
+                              std::int64_t segment, DType compute) {
+  plan_activations(plan, {1, std::max(segment, cached.sequences)}, cached.tokens, compute, false);
+  cache.resize(blocks_.size());
+  std::int64_t before = 0;  // tokens of before a segment that it can see, in any layer that keeps a ring
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    blocks_[layer]->plan_cache(plan, cache[layer], cached, compute);
+    const LayerAttention& attention = config_.attention[layer];
+    if (attention.kind != AttentionKind::full)
+      before = std::max(before, std::min(cached.tokens, attention.window + attention.chunk));
+  }
+  if (before == 0 || cached.tokens <= segment) return;
+  for (Tensor* tensor : {&work_.window_keys, &work_.window_values})
+    plan.add(*tensor, "workspace", compute, {before + segment, config_.hidden_size});
+}
+
+void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
+                               bool training) {
   const std::int64_t N = largest.rows(), D = config_.hidden_size, V = config_.vocab_size;
   const DType acc = accumulation_type(compute);
   training_ = training;
@@ -76,8 +97,8 @@ void GptNeoX::plan(MemoryPlan& plan, Extent largest, DType compute, bool trainin
 
   cosine_ = sine_ = Tensor{};
   if (const std::int64_t R = config_.rotary_dims() / 2; R > 0) {
-    plan.add(cosine_, "rotary tables", acc, {largest.tokens, R});
-    plan.add(sine_, "rotary tables", acc, {largest.tokens, R});
+    plan.add(cosine_, "rotary tables", acc, {positions, R});
+    plan.add(sine_, "rotary tables", acc, {positions, R});
   }
   plan.add(output_, "activations", compute, {N, D});
   plan.add(final_mean_, "activations", acc, {N});
@@ -98,22 +119,45 @@ void GptNeoX::prepare() {
     fill_rotary<float>(cosine_, sine_, config_.rotary_emb_base);
 }
 
-void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens) {
+template <class Step>
+void GptNeoX::run_blocks(const PassContext& pass, Tensor tokens, const Step& step) {
   const std::int64_t N = pass.extent.rows();
   pass.ops.embedding_forward(saved(0).input.rows(0, N), tokens, embed_in_.weight);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const bool last = layer + 1 == blocks_.size();
-    const Tensor out = (last ? output_ : saved(layer + 1).input).rows(0, N);
-    blocks_[layer]->forward(pass, out, saved(layer), work_, cosine_, sine_);
+    step(layer, (last ? output_ : saved(layer + 1).input).rows(0, N));
   }
   final_norm_.forward(pass.ops, final_normed_.rows(0, N), final_mean_.rows(0, N), final_rstd_.rows(0, N),
                       output_.rows(0, N));
+}
+
+void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens) {
+  run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
+    blocks_[layer]->forward(pass, out, saved(layer), work_, cosine_, sine_);
+  });
 }
 
 void GptNeoX::logits(const PassContext& pass, Tensor out, Tensor tokens) {
   forward_blocks(pass, tokens);
   const std::int64_t rows = out.dim(0);
   pass.ops.linear_forward(out, final_normed_.rows(pass.extent.rows() - rows, rows), embed_out_.weight, {});
+}
+
+void GptNeoX::prefill(const PassContext& pass, Tensor logits, Tensor tokens,
+                      const std::vector<LayerCache>& cache, const PromptSegment& segment) {
+  run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
+    blocks_[layer]->prefill(pass, out, saved(layer), work_, cosine_, sine_, cache[layer], segment);
+  });
+  if (logits)
+    pass.ops.linear_forward(logits, final_normed_.rows(pass.extent.tokens - 1, 1), embed_out_.weight, {});
+}
+
+void GptNeoX::decode(const PassContext& pass, Tensor logits, Tensor tokens,
+                     const std::vector<LayerCache>& cache, const CachePlaces& places) {
+  run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
+    blocks_[layer]->decode(pass, out, saved(layer), work_, cosine_, sine_, cache[layer], places);
+  });
+  pass.ops.linear_forward(logits, final_normed_.rows(0, pass.extent.sequences), embed_out_.weight, {});
 }
 
 LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch) {

@@ -41,11 +41,24 @@ class GptNeoX {
   // Foresees activations and workspace for micro batches up to `largest`; reads which parameters are trained.
   // Call prepare() once the plan is bound.
   void plan(MemoryPlan& plan, Extent largest, DType compute, bool training);
+  // The same for generation: a cache of every layer for cached.sequences sequences of cached.tokens tokens at
+  // most, prompts in segments of `segment` tokens, a multiple of every layer's chunk.
+  void plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, Extent cached, std::int64_t segment,
+                       DType compute);
   // Fills the rotary tables.
   void prepare();
 
   // out (rows, V), of the compute type, = logits of the last `rows` of tokens (N).
   void logits(const PassContext& pass, Tensor out, Tensor tokens);
+
+  // A segment of a cached sequence (pass.extent 1 x T): tokens (T) at segment.first_position on. The first
+  // begins at 0, and each of the others where the one before it ended, after a multiple of every layer's
+  // chunk. logits (1, V), optional, = those of the last token.
+  void prefill(const PassContext& pass, Tensor logits, Tensor tokens, const std::vector<LayerCache>& cache,
+               const PromptSegment& segment);
+  // The next token of N cached sequences (pass.extent N x 1): logits (N, V) = after tokens (N) at `places`.
+  void decode(const PassContext& pass, Tensor logits, Tensor tokens, const std::vector<LayerCache>& cache,
+              const CachePlaces& places);
 
   // The losses of a batch, without gradients.
   LossSums evaluate(const PassContext& pass, const TokenBatch& batch);
@@ -64,7 +77,11 @@ class GptNeoX {
   int first_non_finite_layer(const PassContext& pass) const;
 
  private:
+  void plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
+                        bool training);
   void forward_blocks(const PassContext& pass, Tensor tokens);
+  template <class Step>
+  void run_blocks(const PassContext& pass, Tensor tokens, const Step& step);
   double backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
                        bool input_gradient);
   void backward_blocks(const PassContext& pass, Tensor tokens, const LayerDone& layer_done);
@@ -80,7 +97,7 @@ class GptNeoX {
 
   std::vector<BlockActivations> saved_;  // one a block; without training one for all
   Workspace work_;
-  Tensor cosine_, sine_;                           // (T, R)
+  Tensor cosine_, sine_;                           // (positions, R)
   Tensor output_;                                  // (N, D) of the last block
   Tensor final_mean_, final_rstd_, final_normed_;  // (N), (N), (N, D)
   Tensor dx_;                                      // (N, D) gradient of the residual stream

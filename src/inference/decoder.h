@@ -1,0 +1,51 @@
+// A model that generates: prompts go into caches, then tokens one at a time.
+//
+// A cache holds what attention will see again (ops.h, LayerCache): of full attention every token, of FlashEVA
+// the window and one key and one value a chunk. It is taken once, for a given number of sequences and tokens;
+// a prompt and the tokens after it give the logits of the whole sequence's forward pass.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "src/inference/inference_model.h"
+
+namespace flasheva {
+
+// One more token of a cached sequence.
+struct NextToken {
+  std::int32_t sequence, position, token;
+};
+
+class Decoder : public LoadedModel {
+ public:
+  // `cached`: how many sequences it will hold at a time, and the tokens of the longest.
+  Decoder(const std::filesystem::path& folder, Ops& ops, Precision precision, Extent cached);
+  Decoder(const ModelConfig& config, Ops& ops, Precision precision, Extent cached, std::uint64_t seed);
+
+  Extent capacity() const { return cached_; }
+  std::size_t cache_bytes() const;
+
+  // logits (V) after a prompt of at least one token, which takes the place of what sequence number `sequence`
+  // held; the prompt and what follows fit the capacity.
+  void prefill(std::span<float> logits, std::int64_t sequence, std::span<const std::int32_t> prompt);
+  // logits (N, V), row by row, after one more token of each of N different sequences.
+  void decode(std::span<float> logits, std::span<const NextToken> next);
+  // Fills the caches with random values, as if sequences of any length had been read: to measure speed.
+  void fill_caches(std::uint64_t seed);
+
+ private:
+  void take_memory();
+  void widen_logits(std::span<float> out, Tensor computed);
+
+  Extent cached_;
+  std::int64_t segment_ = 0;  // tokens of a prompt that are taken together
+  std::vector<LayerCache> cache_;
+  Tensor logits_;                               // (S, V)
+  Tensor tokens_;                               // (segment), int32
+  Tensor next_tokens_, sequences_, positions_;  // (S), int32
+  std::unique_ptr<Buffer> memory_;
+};
+
+}  // namespace flasheva
