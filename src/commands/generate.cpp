@@ -1,81 +1,138 @@
-// flasheva generate MODEL --prompt TEXT: text that goes on from a prompt, one forward pass a token.
+// flasheva generate MODEL --prompt TEXT | --input F.jsonl: what follows prompts.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "src/commands/commands.h"
 #include "src/commands/device_options.h"
+#include "src/commands/prompts.h"
 #include "src/core/error.h"
-#include "src/inference/inference_model.h"
-#include "src/inference/sampler.h"
-#include "src/io/tokenizer.h"
+#include "src/core/file.h"
+#include "src/core/text.h"
+#include "src/io/model_folder.h"
 
 namespace flasheva {
 
 namespace {
 
 struct Options {
-  std::string model, prompt, precision = "fp32";
-  std::vector<std::string> stop;
-  std::int64_t max_new_tokens = 128;
-  SamplingOptions sampling;
+  std::string model, prompt, input, output, precision = "fp32";
+  std::int64_t batch = 8, max_length = 0;
+  GenerationOptions generation;
   DeviceOptions device;
 };
 
-// True once the text ends with, or holds, one of the stop strings; `text` is then cut before it.
-bool stopped(std::string& text, const std::vector<std::string>& stop) {
-  for (const std::string& end : stop) {
-    const std::size_t at = text.find(end);
-    if (at == std::string::npos) continue;
-    text.resize(at);
-    return true;
+// The tokens that the longest sequence can reach. Error{data or usage} names a prompt that leaves no room.
+std::int64_t longest_sequence(const Prompts& prompts, const GenerationOptions& options) {
+  std::int64_t longest = 0;
+  for (std::size_t i = 0; i < prompts.tokens.size(); ++i) {
+    const auto length = static_cast<std::int64_t>(prompts.tokens[i].size());
+    if (length >= options.max_length)
+      fail(ExitCode::data,
+           "{}: {} tokens leave no room for a new one in {} (--max-length, by default the model's "
+           "max_position_embeddings); shorten the prompt or raise --max-length",
+           prompts.places[i], length, options.max_length);
+    longest = std::max(longest, length);
   }
-  return false;
+  return std::min(options.max_length, longest + options.max_new_tokens);
 }
 
-void run(const Options& options) {
+void print_speed(const GenerationSpeed& speed, std::size_t cache_bytes) {
+  const auto rate = [](std::int64_t tokens, double seconds) {
+    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+  };
+  fmt::print(stderr, "prompts: {} tokens, {:.1f} tokens/s; new: {} tokens, {:.1f} tokens/s; cache {}\n",
+             speed.prompt_tokens, rate(speed.prompt_tokens, speed.prompt_seconds), speed.new_tokens,
+             rate(speed.new_tokens, speed.decode_seconds), format_bytes(cache_bytes));
+}
+
+// The prompt and what follows it, as it comes.
+void stream(Generator& generator, const Options& options, const Prompts& prompts) {
+  const auto show = [](std::string_view text) {
+    fmt::print("{}", text);
+    std::fflush(stdout);
+  };
+  show(options.prompt);
+  generator.run(
+      prompts.tokens, [](std::size_t, const Generation&) {},
+      [&](std::size_t, std::string_view text) { show(text); });
+  show("\n");
+}
+
+// A line a prompt, in the order of the prompts, each as soon as those before it are there.
+void write_lines(Generator& generator, const Options& options, const Prompts& prompts, bool with_text) {
+  std::optional<FileWriter> file;
+  if (!options.output.empty()) file.emplace(options.output);
+  std::map<std::size_t, std::string> waiting;
+  std::size_t next = 0;
+  generator.run(prompts.tokens, [&](std::size_t prompt, const Generation& generation) {
+    waiting[prompt] = line_of(prompts.lines[prompt], generation, with_text);
+    for (; waiting.contains(next); waiting.erase(next++)) {
+      if (file)
+        file->write(waiting[next]);
+      else
+        fmt::print("{}", waiting[next]);
+    }
+  });
+  if (file) file->close();
+}
+
+void run(Options options) {
   const auto ops = options.device.make_ops();
   const auto tokenizer = tokenizer_of_folder(options.model);
-  if (tokenizer == nullptr)
-    fail(ExitCode::data, "{}: no tokenizer.json; --prompt needs a tokenizer", options.model);
-  std::vector<std::int32_t> tokens = tokenizer->encode(options.prompt);
-  if (tokens.empty()) fail(ExitCode::usage, "--prompt is empty; give at least one character");
-  const auto prompt_tokens = static_cast<std::int64_t>(tokens.size());
+  const ModelConfig config = read_model_config(options.model);
+  const Prompts prompts = options.input.empty()
+                              ? prompt_of_text(options.prompt, tokenizer.get(), options.model)
+                              : read_prompts(options.input, tokenizer.get(), config);
+  if (!options.generation.stop.empty() && tokenizer == nullptr)
+    fail(ExitCode::data, "{}: no tokenizer.json; --stop needs a tokenizer", options.model);
+  for (const std::vector<std::int32_t>& tokens : prompts.tokens)
+    if (*std::max_element(tokens.begin(), tokens.end()) >= config.vocab_size)
+      fail(ExitCode::data, "{}: the tokenizer has ids that are not below the model's vocab_size {}",
+           options.model, config.vocab_size);
+  options.generation.max_length =
+      options.max_length > 0 ? options.max_length : config.max_position_embeddings;
 
-  InferenceModel model(options.model, *ops, *parse_name<Precision>(options.precision),
-                       {1, prompt_tokens + options.max_new_tokens});
-  const std::int64_t V = model.config().vocab_size;
-  std::vector<float> logits(static_cast<std::size_t>(V));
-  std::vector<std::byte> computed(static_cast<std::size_t>(V) * size_in_bytes(model.compute_type()));
-  std::string text;
-  for (std::int64_t i = 0; i < options.max_new_tokens; ++i) {
-    const auto T = static_cast<std::int64_t>(tokens.size());
-    const Tensor out{computed.data(), model.compute_type(), {1, V}, Device::cpu};
-    model.logits(out, view_of(tokens.data(), {T}), {1, T});
-    ops->cast(view_of(logits.data(), {1, V}), out);
-    const std::int32_t token = sample(logits, options.sampling, 0, static_cast<std::uint32_t>(T));
-    if (model.config().eos_token_id && token == *model.config().eos_token_id) break;
-    tokens.push_back(token);
-    text = tokenizer->decode({tokens.begin() + prompt_tokens, tokens.end()});
-    if (stopped(text, options.stop)) break;
-  }
-  fmt::print("{}{}\n", options.prompt, text);
+  const auto sequences = std::min(options.batch, static_cast<std::int64_t>(prompts.tokens.size()));
+  Decoder decoder(options.model, *ops, *parse_name<Precision>(options.precision),
+                  {sequences, longest_sequence(prompts, options.generation)});
+  options.generation.max_length = decoder.capacity().tokens;
+  Generator generator(decoder, tokenizer.get(), options.generation);
+  if (options.input.empty())
+    stream(generator, options, prompts);
+  else
+    write_lines(generator, options, prompts, tokenizer != nullptr);
+  print_speed(generator.speed(), decoder.cache_bytes());
 }
 
 }  // namespace
 
 void add_generate(CLI::App& program) {
   auto options = std::make_shared<Options>();
-  SamplingOptions& sampling = options->sampling;
-  CLI::App* command = program.add_subcommand("generate", "Text that goes on from a prompt");
+  GenerationOptions& generation = options->generation;
+  SamplingOptions& sampling = generation.sampling;
+  CLI::App* command = program.add_subcommand("generate", "Text that goes on from prompts");
   command->add_option("MODEL", options->model, "model or checkpoint folder")->required();
-  command->add_option("--prompt", options->prompt, "text to go on from")->required();
-  command->add_option("--max-new-tokens", options->max_new_tokens, "tokens to add")
+  auto* from = command->add_option_group("prompts")->require_option(1);
+  from->add_option("--prompt", options->prompt, "text to go on from; what follows is shown as it comes");
+  auto* input = from->add_option("--input", options->input,
+                                 "JSONL file: {\"prompt\": text} or {\"tokens\": [ids]} a line");
+  command->add_option("--output", options->output, "JSONL file to write; default: standard output")
+      ->needs(input);
+  command->add_option("--batch", options->batch, "prompts of --input that are continued at a time")
       ->check(CLI::PositiveNumber);
+  command->add_option("--max-new-tokens", generation.max_new_tokens, "tokens to add")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--max-length", options->max_length,
+                   "tokens of prompt and continuation; default: the model's max_position_embeddings")
+      ->check(CLI::Range(std::int64_t{2}, max_tokens));
   command->add_flag("--greedy", sampling.greedy, "always the most likely token");
   command->add_option("--temperature", sampling.temperature, "divides the logits")
       ->check(CLI::PositiveNumber);
@@ -83,8 +140,13 @@ void add_generate(CLI::App& program) {
       ->check(CLI::NonNegativeNumber);
   command->add_option("--top-p", sampling.top_p, "only the most likely tokens that reach this probability")
       ->check(CLI::Range(1e-6, 1.0));
+  command
+      ->add_option("--repetition-penalty", sampling.repetition_penalty,
+                   "divides positive and multiplies negative logits of tokens that occurred")
+      ->check(CLI::PositiveNumber);
   command->add_option("--seed", sampling.seed, "of the random draws");
-  command->add_option("--stop", options->stop, "end before this text; may be given several times");
+  command->add_option("--stop", generation.stop, "end before this text; may be given several times")
+      ->check([](const std::string& text) { return text.empty() ? "--stop must not be empty" : ""; });
   command->add_option("--precision", options->precision, "fp32 or bf16")
       ->check(CLI::IsMember(names_of<Precision>()));
   options->device.add_to(*command);

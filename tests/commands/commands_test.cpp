@@ -127,7 +127,7 @@ TEST_F(Commands, EvaluateWithoutTokenizerKnowsNoBytes) {
   EXPECT_TRUE(evaluate(space->at("no-tokenizer"), "validation.h5")["bits_per_byte"].is_null());
 }
 
-// ---- logits, generate
+// ---- logits
 
 TEST_F(Commands, LogitsOfABatchAreThoseOfItsRows) {
   std::vector<std::int32_t> tokens = some_tokens(3 * 21);
@@ -142,37 +142,6 @@ TEST_F(Commands, LogitsOfABatchAreThoseOfItsRows) {
   const double bf16 = relative_difference(space->logits(tuned(), tokens, 3, {"--precision", "bf16"}), batch);
   EXPECT_GT(bf16, 1e-4);
   EXPECT_LT(bf16, 0.05);
-}
-
-TEST_F(Commands, GenerateGreedilyFollowsTheLargestLogit) {
-  const Arguments greedy = {"generate", tuned(), "--prompt", "abc", "--greedy", "--max-new-tokens", "20"};
-  const std::string text = expect_done(greedy);
-  EXPECT_EQ(expect_done(greedy), text);
-  ASSERT_EQ(text.substr(0, 3), "abc");
-  ASSERT_EQ(text.size(), 3u + 20 + 1);
-  std::vector<std::int32_t> tokens;
-  for (const char c : text.substr(0, 3 + 20)) tokens.push_back(static_cast<unsigned char>(c));
-  const std::vector<float> logits = space->logits(tuned(), tokens);
-  for (std::size_t t = 2; t + 1 < tokens.size(); ++t) {
-    const auto row = logits.begin() + static_cast<std::ptrdiff_t>(256 * t);
-    EXPECT_EQ(std::max_element(row, row + 256) - row, tokens[t + 1]) << t;
-  }
-}
-
-TEST_F(Commands, GenerateSamplesBySeedAndStops) {
-  const auto generate = [&](const Arguments& more) {
-    Arguments arguments = {"generate", pretrained(), "--prompt", "the ", "--max-new-tokens", "30"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return expect_done(arguments);
-  };
-  const std::string text = generate({"--seed", "1"});
-  EXPECT_EQ(generate({"--seed", "1"}), text);
-  EXPECT_NE(generate({"--seed", "2"}), text);
-  EXPECT_EQ(generate({"--seed", "2", "--top-k", "1"}), generate({"--greedy"}));
-  EXPECT_EQ(generate({"--seed", "2", "--top-p", "0.000001"}), generate({"--greedy"}));
-  const std::string stop = generate({"--greedy"}).substr(9, 2);
-  EXPECT_EQ(generate({"--greedy", "--stop", stop}),
-            generate({"--greedy"}).substr(0, generate({"--greedy"}).find(stop, 4)) + "\n");
 }
 
 // ---- convert

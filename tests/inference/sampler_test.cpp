@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 namespace flasheva {
 namespace {
@@ -91,6 +93,38 @@ TEST(Sampler, TopPCountsAmongTheTopK) {
   options.top_k = 2;
   options.top_p = 0.5;  // 0.4 / 0.7 alone reaches it
   expect_frequencies(logs(probabilities), options, {0, 1, 0, 0, 0});
+}
+
+// More tokens than are sorted at first: what is kept is what sorting all of them keeps.
+TEST(Sampler, TopPOfALargeVocabulary) {
+  constexpr std::size_t V = 5000;
+  std::vector<float> logits(V);
+  for (std::size_t i = 0; i < V; ++i) logits[i] = static_cast<float>((i * 7919) % V) * 1e-3f;
+  std::vector<double> sorted(V);
+  for (std::size_t i = 0; i < V; ++i) sorted[i] = std::exp(static_cast<double>(logits[i]));
+  std::sort(sorted.begin(), sorted.end(), std::greater<>());
+  const double total = std::accumulate(sorted.begin(), sorted.end(), 0.0);
+  for (const double top_p : {0.05, 0.5, 0.99}) {
+    double sum = 0;
+    std::size_t kept = 0;
+    while (sum < top_p * total) sum += sorted[kept++];
+    SamplingOptions options;
+    options.top_p = top_p;
+    double least = 1e9;
+    for (std::uint32_t i = 0; i < 2000; ++i)
+      least = std::min(
+          least,
+          std::exp(static_cast<double>(logits[static_cast<std::size_t>(sample(logits, options, 0, i))])));
+    EXPECT_GE(least, sorted[kept - 1] * 0.999999) << "top_p " << top_p;
+    EXPECT_LE(least, sorted[kept - 1 - kept / 50]) << "top_p " << top_p;
+  }
+}
+
+TEST(Sampler, PenalizesRepetition) {
+  std::vector<float> logits{2, -1, 0.5f, -3};
+  const std::vector<std::int32_t> occurred{0, 3};
+  penalize_repetition(logits, occurred, 2.0);
+  EXPECT_EQ(logits, (std::vector<float>{1, -1, 0.5f, -6}));
 }
 
 TEST(Sampler, ExtremeLogitsDrawWhatIsPossible) {

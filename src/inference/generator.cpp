@@ -1,0 +1,160 @@
+#include "src/inference/generator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "kernels/check.h"
+#include "src/core/error.h"
+
+namespace flasheva {
+
+namespace {
+
+// Adds the seconds of its own life.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& total) : total_(total) {}
+  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& total_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+const char* name_of(Finish finish) {
+  constexpr const char* names[] = {"eos", "stop", "length"};
+  return names[static_cast<int>(finish)];
+}
+
+// A prompt on its way, in one of the decoder's places.
+struct Generator::Sequence {
+  std::size_t prompt = 0;                        // its number
+  std::int32_t place = 0, length = 0, next = 0;  // tokens so far; the last one, which is not cached yet
+  std::vector<std::int32_t> occurred;            // tokens so far, none twice
+  GeneratedText text;
+  std::size_t shown_bytes = 0;
+  Generation generation;
+
+  Sequence(std::size_t prompt, std::int32_t place, const std::vector<std::string>& stop)
+      : prompt(prompt), place(place), text(stop) {}
+
+  void remember(std::int32_t token) {
+    if (std::find(occurred.begin(), occurred.end(), token) == occurred.end()) occurred.push_back(token);
+  }
+};
+
+Generator::Generator(Decoder& decoder, const Tokenizer* tokenizer, const GenerationOptions& options)
+    : decoder_(decoder),
+      tokenizer_(tokenizer),
+      options_(options),
+      logits_(static_cast<std::size_t>(decoder.capacity().sequences * decoder.config().vocab_size)) {
+  FLASHEVA_CHECK(options.max_length > 1 && options.max_length <= decoder.capacity().tokens);
+  FLASHEVA_CHECK(options.stop.empty() || tokenizer != nullptr);
+}
+
+std::int32_t Generator::choose(std::span<float> logits, Sequence& sequence) const {
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); }))
+    fail(ExitCode::numeric, "prompt {}, token {}: the logits are not numbers; are the weights?",
+         sequence.prompt + 1, sequence.length);
+  if (options_.sampling.repetition_penalty != 1)
+    penalize_repetition(logits, sequence.occurred, options_.sampling.repetition_penalty);
+  return sample(logits, options_.sampling, static_cast<std::uint32_t>(sequence.prompt),
+                static_cast<std::uint32_t>(sequence.length));
+}
+
+// Adds the token that logits (V) give. False once the sequence has ended.
+bool Generator::take(std::span<float> logits, Sequence& sequence, const Added& added) const {
+  const std::int32_t token = choose(logits, sequence);
+  Generation& generation = sequence.generation;
+  bool ended = decoder_.config().eos_token_id && token == *decoder_.config().eos_token_id;
+  if (ended) {
+    generation.finish = Finish::eos;
+  } else {
+    generation.new_tokens.push_back(token);
+    if (options_.sampling.repetition_penalty != 1) sequence.remember(token);
+    sequence.next = token;
+    ++sequence.length;
+    // The model may have room for more ids than the tokenizer has tokens.
+    const bool known = tokenizer_ != nullptr && token < tokenizer_->vocab_size();
+    if (known && sequence.text.append(tokenizer_->decode({token}))) {
+      generation.finish = Finish::stop;
+      ended = true;
+    } else if (static_cast<std::int64_t>(generation.new_tokens.size()) == options_.max_new_tokens ||
+               sequence.length == options_.max_length) {
+      generation.finish = Finish::length;
+      ended = true;
+    }
+  }
+  const std::size_t settled = ended ? sequence.text.text().size() : sequence.text.settled_bytes();
+  if (added && settled > sequence.shown_bytes)
+    added(sequence.prompt,
+          std::string_view(sequence.text.text()).substr(0, settled).substr(sequence.shown_bytes));
+  sequence.shown_bytes = std::max(sequence.shown_bytes, settled);
+  if (ended) generation.text = sequence.text.text();
+  return !ended;
+}
+
+// The logits of the prompt's last token go to the first row of logits_.
+void Generator::begin(Sequence& sequence, const std::vector<std::int32_t>& prompt) {
+  const Stopwatch stopwatch(speed_.prompt_seconds);
+  const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
+  decoder_.prefill(std::span(logits_).first(V), sequence.place, prompt);
+  sequence.length = static_cast<std::int32_t>(prompt.size());
+  speed_.prompt_tokens += sequence.length;
+  if (options_.sampling.repetition_penalty != 1)
+    for (const std::int32_t token : prompt) sequence.remember(token);
+}
+
+// One token more of each; row i of logits_ are those of active[i].
+void Generator::decode(std::vector<Sequence*>& active) {
+  const Stopwatch stopwatch(speed_.decode_seconds);
+  std::vector<NextToken> next;
+  for (const Sequence* sequence : active)
+    next.push_back({sequence->place, sequence->length - 1, sequence->next});
+  const std::size_t V = static_cast<std::size_t>(decoder_.config().vocab_size);
+  decoder_.decode(std::span(logits_).first(active.size() * V), next);
+  speed_.new_tokens += static_cast<std::int64_t>(active.size());
+}
+
+void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Done& done,
+                    const Added& added) {
+  const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
+  const auto row = [&](std::size_t i) { return std::span(logits_).subspan(i * V, V); };
+  std::vector<std::int32_t> free_places(static_cast<std::size_t>(decoder_.capacity().sequences));
+  for (std::size_t i = 0; i < free_places.size(); ++i)
+    free_places[i] = static_cast<std::int32_t>(free_places.size() - 1 - i);
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  const auto end = [&](const Sequence& sequence) {
+    done(sequence.prompt, sequence.generation);
+    free_places.push_back(sequence.place);
+  };
+
+  for (std::size_t next_prompt = 0; next_prompt < prompts.size() || !sequences.empty();) {
+    while (!free_places.empty() && next_prompt < prompts.size()) {
+      auto sequence = std::make_unique<Sequence>(next_prompt, free_places.back(), options_.stop);
+      free_places.pop_back();
+      begin(*sequence, prompts[next_prompt++]);
+      if (take(row(0), *sequence, added))
+        sequences.push_back(std::move(sequence));
+      else
+        end(*sequence);
+    }
+    if (sequences.empty()) continue;
+    std::vector<Sequence*> active;
+    for (const auto& sequence : sequences) active.push_back(sequence.get());
+    decode(active);
+    for (std::size_t i = 0; i < active.size(); ++i)
+      if (!take(row(i), *active[i], added)) {
+        end(*active[i]);
+        sequences[i].reset();
+      }
+    std::erase(sequences, nullptr);
+  }
+}
+
+}  // namespace flasheva
