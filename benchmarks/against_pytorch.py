@@ -11,15 +11,10 @@ benchmarks/README.md says what is timed.
 import argparse
 import datetime
 import gc
-import json
-import os
-import platform
 import re
 import shlex
 import statistics
-import subprocess
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -28,28 +23,14 @@ import transformers
 import yaml
 
 import pytorch_side
+from common import CONFIGS, ROOT, THREADS, git, machine, machine_line, run_bench, write_report
 from rows import ROWS, AttentionRow, OwnStepRow, quick
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "benchmarks" / "configs"
 KIND_OF = {"linear_": "products", "attention_": "attention", "chunk_summary_": "chunk summaries"}
 GIVE_UP_AT = 1.3  # a PyTorch variant this much slower than the fastest in the first pair is not timed again
 
 
 # --- our side --------------------------------------------------------------------------------------------
-
-
-def run_ours(binary: Path, arguments: list) -> dict:
-    """The figures of one `flasheva bench`."""
-    with tempfile.TemporaryDirectory() as folder:
-        figures = Path(folder) / "figures.json"
-        command = [str(binary), "bench", *arguments, "--threads", str(pytorch_side.THREADS)]
-        command += ["--json", str(figures)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        if done.returncode != 0:
-            message = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-            raise RuntimeError(f"exit {done.returncode} of {shlex.join(command)}: {' '.join(message)}")
-        return json.loads(figures.read_text())
 
 
 def step_arguments(row, precision: str, steps: int, *more: str) -> list:
@@ -129,7 +110,7 @@ def compare_step(row, precision: str, options) -> dict:
     B, T = pytorch_side.batch_shape(config)
 
     def ours():
-        figures = run_ours(options.binary, step_arguments(row, precision, options.repeats))
+        figures = run_bench(options.binary, step_arguments(row, precision, options.repeats))
         return B * T / figures["tokens_per_second"], figures
 
     variants = pytorch_side.step_variants(config, precision)
@@ -145,7 +126,7 @@ def compare_step(row, precision: str, options) -> dict:
 
 def compare_attention(row, precision: str, options) -> dict:
     def ours():
-        figures = run_ours(options.binary, attention_arguments(row, precision, options.repeats))
+        figures = run_bench(options.binary, attention_arguments(row, precision, options.repeats))
         return 1e-3 * (figures["milliseconds_forward"] + figures["milliseconds_backward"]), figures
 
     variants = pytorch_side.attention_variants(row)
@@ -174,7 +155,7 @@ def compare_own_step(row, precision: str, options) -> dict:
     for _ in range(options.pairs):
         for kind in samples:
             arguments = step_arguments(row, precision, options.repeats, f"model.attention.default={kind}")
-            figures.append(run_ours(options.binary, arguments))
+            figures.append(run_bench(options.binary, arguments))
             samples[kind].append(1 / figures[-1]["tokens_per_second"])
     flops = [f["model_flops_per_second"] for f in figures]
     return {
@@ -216,30 +197,10 @@ def one_line(error: Exception) -> str:
 # --- the report ------------------------------------------------------------------------------------------
 
 
-def machine() -> dict:
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.M).group(1).split()
-    name = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.M).group(1)
-    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-    return {
-        "cpu": name,
-        "threads": pytorch_side.THREADS,
-        "instruction_sets": [flag for flag in wanted if flag in flags],
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": platform.platform(),
-    }
-
-
-def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
 def markdown(report: dict) -> str:
     lines = [f"# flasheva against PyTorch, {report['machine']['cpu']}, {report['date']}", ""]
-    info = report["machine"]
     lines += [
-        f"- Machine: {info['cpu']}, {info['threads']} threads, {', '.join(info['instruction_sets'])}, "
-        f"{info['memory_gib']} GiB; {info['system']}",
+        f"- Machine: {machine_line(report['machine'])}",
         f"- Commit: {report['commit']}",
         f"- PyTorch {report['torch']}, transformers {report['transformers']}",
         f"- Command: `{report['command']}`",
@@ -291,14 +252,9 @@ def table_line(row: dict) -> str:
     return f"{head} {' | '.join(sides)} | {row['fastest']} | **{row['ratio']:.2f}** | {row['target']} |"
 
 
-def write_report(report: dict, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", report["machine"]["cpu"].lower()).strip("-")
+def report_name(report: dict) -> str:
     part = f"-{report['precisions'][0]}" if len(report["precisions"]) == 1 else ""
-    path = folder / f"{slug}-{report['date']}{part}{'-quick' if report['quick'] else ''}"
-    path.with_name(path.name + ".json").write_text(json.dumps(report, indent=1) + "\n")
-    path.with_name(path.name + ".md").write_text(markdown(report))
-    return path
+    return f"{report['date']}{part}{'-quick' if report['quick'] else ''}"
 
 
 def parse_options() -> argparse.Namespace:
@@ -322,7 +278,7 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> int:
     options = parse_options()
-    torch.set_num_threads(pytorch_side.THREADS)
+    torch.set_num_threads(THREADS)
     transformers.logging.set_verbosity_error()
     report = {
         "date": datetime.date.today().isoformat(),
@@ -340,9 +296,8 @@ def main() -> int:
         for precision in options.precision:
             report["rows"].append(measure(row, precision, options))
             print(table_line(report["rows"][-1]), flush=True)
-            path = write_report(
-                report, options.output
-            )  # after every row: an interrupted run keeps what it has
+            # after every row: an interrupted run keeps what it has
+            path = write_report(report, markdown(report), report_name(report), options.output)
     print(f"{path}.md")
     return int(any("error" in row for row in report["rows"]))
 

@@ -8,7 +8,6 @@ Every row runs in several variants, and the fastest counts:
 """
 
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from common import THREADS
 from rows import AttentionRow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "io"))
@@ -24,7 +24,6 @@ from huggingface import configuration_flasheva_gpt_neox as configuration  # noqa
 from huggingface import modeling_flasheva_gpt_neox as modeling  # noqa: E402
 
 ENOUGH_S = 20
-THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
 # --- FlashEVA, all windows at once -------------------------------------------------------------------

@@ -1,10 +1,11 @@
-// flasheva bench step | attention: measured with synthetic tokens, beside the machine's limit.
+// flasheva bench step | attention | decode: measured with synthetic tokens, beside the machine's limit.
 #include <fmt/format.h>
 
 #include <memory>
 #include <string>
 
 #include "src/commands/bench_attention.h"
+#include "src/commands/bench_decode.h"
 #include "src/commands/bench_step.h"
 #include "src/commands/commands.h"
 #include "src/config/config.h"
@@ -47,6 +48,24 @@ void add_attention(CLI::App& bench) {
   command->callback([options] { bench_attention(*options); });
 }
 
+void add_decode(CLI::App& bench) {
+  auto options = std::make_shared<BenchDecodeOptions>();
+  CLI::App* command = bench.add_subcommand("decode", "Generation, a token of every sequence at a time");
+  command->add_option("CONFIG", options->config, "YAML file; its data files are not opened")->required();
+  command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. model.attention.default=full");
+  command->add_option("--context", options->context, "tokens of each sequence before the first new one")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--new-tokens", options->new_tokens, "tokens generated after them")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
+  command->add_option("--precision", options->precision)->check(CLI::IsMember(names_of<Precision>()));
+  command->add_option("--steps", options->steps, "timed, spread over the new tokens")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--json", options->json, "also write the figures to this file");
+  options->device.add_to(*command);
+  command->callback([options] { bench_decode(*options); });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& program) {
@@ -54,6 +73,7 @@ void add_bench(CLI::App& program) {
   bench->require_subcommand(1);
   add_step(*bench);
   add_attention(*bench);
+  add_decode(*bench);
 }
 
 }  // namespace flasheva

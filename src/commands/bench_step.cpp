@@ -6,9 +6,9 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
-#include "kernels/buffer.h"
 #include "kernels/timed_ops.h"
 #include "src/commands/figures.h"
+#include "src/commands/machine_peaks.h"
 #include "src/core/error.h"
 #include "src/model/initialize.h"
 #include "src/training/flops.h"
@@ -47,24 +47,6 @@ std::vector<GemmShape> shapes_of(const ModelConfig& model, std::int64_t rows) {
           {rows, D, I},
           {std::min<std::int64_t>(rows, 512), model.vocab_size, D},
           {4096, 4096, 4096}};
-}
-
-// Bytes read and written a second by a copy far larger than the caches.
-double measure_copy_peak(Ops& ops) {
-  Tensor out, in;
-  MemoryPlan plan;
-  for (Tensor* tensor : {&out, &in}) plan.add(*tensor, "copy", DType::f32, {1 << 25});
-  Buffer memory(plan.bytes());
-  memory.bind(plan);
-  TimedOps timed(ops);
-  double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    timed.clear();
-    timed.cast(out, in);
-    const TimedOps::Total& total = timed.totals().begin()->second;
-    best = std::max(best, total.bytes / total.seconds);
-  }
-  return best;
 }
 
 // Where the time of a step goes, slowest first.

@@ -299,6 +299,26 @@ TEST_F(Commands, PlanAndBenchStepNeedTheConfigAlone) {
   }
 }
 
+TEST_F(Commands, BenchDecodeComparesCaches) {
+  const auto bench = [&](const std::string& kind) {
+    expect_done({"bench", "decode", space->at("tune.yaml"), "model.from=" + pretrained(),
+                 "data.train=absent.h5", "model.attention.layers={}", "model.attention.default=" + kind,
+                 "--batch", "2", "--context", "500", "--new-tokens", "100", "--steps", "3", "--json",
+                 space->at("b.json")});
+    return read_json(space->folder / "b.json");
+  };
+  const nlohmann::json full = bench("full"), eva = bench("eva");
+  for (const nlohmann::json& figures : {full, eva}) {
+    for (const char* key : {"tokens_per_second", "peak_memory_bytes", "memory_peak_bytes_per_second",
+                            "gemm_peak_flops_per_second", "limit_seconds_per_step", "share_of_limit"})
+      EXPECT_GT(figures.at(key), 0) << key;
+  }
+  // Keys and values of 600 tokens, 2 sequences, 2 layers of hidden size 32; W 8 and 150 chunks of 4 tokens,
+  // and 4 queries, where it is FlashEVA.
+  EXPECT_EQ(full["cache_bytes"], 600 * 2 * 2 * 2 * 32 * 4);
+  EXPECT_EQ(eva["cache_bytes"], (2 * (8 + 150) + 4) * 2 * 2 * 32 * 4);
+  EXPECT_LT(eva["cache_bytes_read"], full["cache_bytes_read"]);
+}
 TEST_F(Commands, BenchStepSaysWhereTheTimeGoes) {
   const std::string table =
       expect_done({"bench", "step", "--steps", "2", "--operations", "--json", space->at("b.json"),

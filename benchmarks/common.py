@@ -1,0 +1,62 @@
+"""What all comparisons share: running `flasheva bench`, and naming machine and commit beside the figures."""
+
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "benchmarks" / "configs"
+THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+
+
+def run_bench(binary: Path, arguments: list) -> dict:
+    """The figures of one `flasheva bench`."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures = Path(folder) / "figures.json"
+        command = [str(binary), "bench", *arguments, "--threads", str(THREADS)]
+        command += ["--json", str(figures)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        if done.returncode != 0:
+            message = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+            raise RuntimeError(f"exit {done.returncode} of {shlex.join(command)}: {' '.join(message)}")
+        return json.loads(figures.read_text())
+
+
+def machine() -> dict:
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.M).group(1).split()
+    name = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.M).group(1)
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    return {
+        "cpu": name,
+        "threads": THREADS,
+        "instruction_sets": [flag for flag in wanted if flag in flags],
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": platform.platform(),
+    }
+
+
+def machine_line(info: dict) -> str:
+    return (
+        f"{info['cpu']}, {info['threads']} threads, {', '.join(info['instruction_sets'])}, "
+        f"{info['memory_gib']} GiB; {info['system']}"
+    )
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def write_report(report: dict, markdown: str, name: str, folder: Path) -> Path:
+    """Writes MACHINE-NAME.md and .json; the path without its ending."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", report["machine"]["cpu"].lower()).strip("-")
+    path = folder / f"{slug}-{name}"
+    path.with_name(path.name + ".json").write_text(json.dumps(report, indent=1) + "\n")
+    path.with_name(path.name + ".md").write_text(markdown)
+    return path

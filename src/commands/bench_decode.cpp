@@ -1,0 +1,117 @@
+#include "src/commands/bench_decode.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "src/commands/figures.h"
+#include "src/commands/machine_peaks.h"
+#include "src/config/config.h"
+#include "src/core/error.h"
+#include "src/inference/decoder.h"
+#include "src/inference/sampler.h"
+#include "src/training/flops.h"
+#include "src/training/gemm_peak.h"
+#include "src/training/recipe.h"
+
+namespace flasheva {
+
+namespace {
+
+// Bytes of keys and values, of tokens and chunks, that the token at `position` of one sequence reads.
+double cache_bytes_read(const ModelConfig& model, std::int64_t position, std::size_t element_bytes) {
+  double rows = 0;
+  for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
+    const Visibility visibility = visibility_of(model, layer);
+    rows += static_cast<double>(position + 1 - visibility.first_token(position) +
+                                visibility.visible_chunks(position));
+  }
+  return rows * 2 * static_cast<double>(model.hidden_size) * static_cast<double>(element_bytes);
+}
+
+double matrix_parameters(const ModelConfig& model) {
+  const auto D = static_cast<double>(model.hidden_size), I = static_cast<double>(model.intermediate_size);
+  return static_cast<double>(model.num_hidden_layers) * (4 * D * D + 2 * D * I) +
+         static_cast<double>(model.vocab_size) * D;
+}
+
+// One step: a token of every sequence at `position`, the next one chosen greedily.
+class Stepper {
+ public:
+  Stepper(Decoder& decoder, std::int64_t batch)
+      : decoder_(decoder), logits_(static_cast<std::size_t>(batch * decoder.config().vocab_size)) {
+    greedy_.greedy = true;
+    for (std::int64_t i = 0; i < batch; ++i) next_.push_back({static_cast<std::int32_t>(i), 0, 0});
+  }
+
+  double seconds(std::int64_t position) {
+    const auto start = std::chrono::steady_clock::now();
+    for (NextToken& next : next_) next.position = static_cast<std::int32_t>(position);
+    decoder_.decode(logits_, next_);
+    const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
+    for (std::size_t i = 0; i < next_.size(); ++i)
+      next_[i].token = sample(std::span(logits_).subspan(i * V, V), greedy_, 0, 0);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+ private:
+  Decoder& decoder_;
+  std::vector<float> logits_;
+  std::vector<NextToken> next_;
+  SamplingOptions greedy_;
+};
+
+}  // namespace
+
+void bench_decode(const BenchDecodeOptions& options) {
+  const ModelConfig model = resolve_model(load_config(options.config, options.overrides));
+  if (options.context + options.new_tokens > max_tokens)
+    fail(ExitCode::usage, "--context {} and --new-tokens {} are too many", options.context,
+         options.new_tokens);
+  const Precision precision = *parse_name<Precision>(options.precision);
+  const auto ops = options.device.make_ops();
+  const std::int64_t B = options.batch;
+  nlohmann::ordered_json figures = {{"precision", options.precision},
+                                    {"batch", B},
+                                    {"context", options.context},
+                                    {"new_tokens", options.new_tokens}};
+  double seconds = 0, cache_read = 0;
+  std::size_t element_bytes = 0;
+  {
+    Decoder decoder(model, *ops, precision, {B, options.context + options.new_tokens}, 1);
+    decoder.fill_caches(1);
+    element_bytes = size_in_bytes(decoder.compute_type());
+    Stepper stepper(decoder, B);
+    stepper.seconds(options.context);  // the first call plans the products
+    for (int i = 0; i < options.steps; ++i) {
+      const std::int64_t position = options.context + (2 * i + 1) * options.new_tokens / (2 * options.steps);
+      seconds += stepper.seconds(position) / options.steps;
+      cache_read += static_cast<double>(B) * cache_bytes_read(model, position, element_bytes) / options.steps;
+    }
+    figures["tokens_per_second"] = static_cast<double>(B) / seconds;
+    figures["seconds_per_step"] = seconds;
+    figures["cache_bytes"] = decoder.cache_bytes();
+    figures["peak_memory_bytes"] = peak_memory_bytes();
+  }
+  const std::int64_t D = model.hidden_size, I = model.intermediate_size;
+  const DType compute = precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const double flops = measure_gemm_peak(
+      *ops, compute, {{B, 3 * D, D}, {B, I, D}, {B, D, I}, {B, model.vocab_size, D}, {4096, 4096, 4096}},
+      0.3);
+  const double bytes = std::max(measure_copy_peak(*ops), measure_read_peak(*ops));
+  const double matrices = matrix_parameters(model);
+  const double products_limit = std::max(matrices * static_cast<double>(element_bytes) / bytes,
+                                         2 * static_cast<double>(B) * matrices / flops);
+  const double limit = products_limit + cache_read / bytes;
+  figures["weight_bytes_read"] = matrices * static_cast<double>(element_bytes);
+  figures["cache_bytes_read"] = cache_read;
+  figures["memory_peak_bytes_per_second"] = bytes;
+  figures["gemm_peak_flops_per_second"] = flops;
+  figures["limit_seconds_per_step"] = limit;
+  figures["share_of_limit"] = limit / seconds;
+  print_figures(figures, options.json);
+}
+
+}  // namespace flasheva

@@ -1,0 +1,27 @@
+// Times generation with random weights over caches filled with random values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "src/commands/device_options.h"
+
+namespace flasheva {
+
+struct BenchDecodeOptions {
+  std::string config, precision = "fp32", json;
+  std::vector<std::string> overrides;
+  std::int64_t context = 4096, new_tokens = 1024;  // tokens of each sequence before, and after them
+  std::int64_t batch = 1;
+  int steps = 16;  // timed, at positions spread over the new tokens
+  DeviceOptions device;
+};
+
+// Prints, and writes as JSON where asked: tokens_per_second (batch / mean time of a step, greedy choice
+// included), cache_bytes, peak_memory_bytes of the process, and the limit of a step: the larger of the time
+// that the weights' bytes and the products take, and the time of the cache's bytes, at the machine's own
+// peaks, measured in the same run.
+void bench_decode(const BenchDecodeOptions& options);
+
+}  // namespace flasheva
