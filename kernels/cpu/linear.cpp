@@ -2,6 +2,7 @@
 //     backward  dx = dout weight,  dweight += dout^T x,  dbias += column sums of dout
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/gemm.h"
 
 namespace flasheva {
@@ -33,6 +34,8 @@ void add_column_sums(Accumulator<T>* sums, const T* x, std::int64_t rows, std::i
 }  // namespace
 
 void CpuOps::linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) {
+  if (x.shape.rank() == 2 && x.dim(0) <= few_rows && x.dtype != DType::f64)
+    return multiply_few_rows(out, x, weight, bias, partials_);
   gemm_->multiply(out, {x}, transpose(weight), bias);
 }
 

@@ -61,6 +61,7 @@ void add_decode(CLI::App& bench) {
   command->add_option("--precision", options->precision)->check(CLI::IsMember(names_of<Precision>()));
   command->add_option("--steps", options->steps, "timed, spread over the new tokens")
       ->check(CLI::PositiveNumber);
+  command->add_flag("--operations", options->operations, "also print where the time of a step goes");
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);
   command->callback([options] { bench_decode(*options); });

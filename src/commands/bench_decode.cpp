@@ -8,6 +8,7 @@
 
 #include "src/commands/figures.h"
 #include "src/commands/machine_peaks.h"
+#include "src/commands/operation_times.h"
 #include "src/config/config.h"
 #include "src/core/error.h"
 #include "src/inference/decoder.h"
@@ -77,14 +78,17 @@ void bench_decode(const BenchDecodeOptions& options) {
                                     {"batch", B},
                                     {"context", options.context},
                                     {"new_tokens", options.new_tokens}};
+  TimedOps timed(*ops);
   double seconds = 0, cache_read = 0;
   std::size_t element_bytes = 0;
   {
-    Decoder decoder(model, *ops, precision, {B, options.context + options.new_tokens}, 1);
+    Decoder decoder(model, options.operations ? static_cast<Ops&>(timed) : *ops, precision,
+                    {B, options.context + options.new_tokens}, 1);
     decoder.fill_caches(1);
     element_bytes = size_in_bytes(decoder.compute_type());
     Stepper stepper(decoder, B);
     stepper.seconds(options.context);  // the first call plans the products
+    timed.clear();
     for (int i = 0; i < options.steps; ++i) {
       const std::int64_t position = options.context + (2 * i + 1) * options.new_tokens / (2 * options.steps);
       seconds += stepper.seconds(position) / options.steps;
@@ -100,7 +104,7 @@ void bench_decode(const BenchDecodeOptions& options) {
   const double flops = measure_gemm_peak(
       *ops, compute, {{B, 3 * D, D}, {B, I, D}, {B, D, I}, {B, model.vocab_size, D}, {4096, 4096, 4096}},
       0.3);
-  const double bytes = std::max(measure_copy_peak(*ops), measure_read_peak(*ops));
+  const double bytes = std::max(measure_copy_peak(*ops), measure_read_peak());
   const double matrices = matrix_parameters(model);
   const double products_limit = std::max(matrices * static_cast<double>(element_bytes) / bytes,
                                          2 * static_cast<double>(B) * matrices / flops);
@@ -111,7 +115,9 @@ void bench_decode(const BenchDecodeOptions& options) {
   figures["gemm_peak_flops_per_second"] = flops;
   figures["limit_seconds_per_step"] = limit;
   figures["share_of_limit"] = limit / seconds;
+  if (options.operations) figures["operations"] = operations_of(timed, options.steps);
   print_figures(figures, options.json);
+  if (options.operations) print_operations(figures["operations"], seconds);
 }
 
 }  // namespace flasheva

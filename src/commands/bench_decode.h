@@ -14,7 +14,8 @@ struct BenchDecodeOptions {
   std::vector<std::string> overrides;
   std::int64_t context = 4096, new_tokens = 1024;  // tokens of each sequence before, and after them
   std::int64_t batch = 1;
-  int steps = 16;  // timed, at positions spread over the new tokens
+  int steps = 16;           // timed, at positions spread over the new tokens
+  bool operations = false;  // also print where the time of a step goes
   DeviceOptions device;
 };
 

@@ -74,7 +74,8 @@ INSTANTIATE_TEST_SUITE_P(Linear, PrecisionTest,
                                           testing::Values(sized(1, 1, 1), sized(1, 33, 7), sized(3, 7, 17),
                                                           sized(17, 33, 300), sized(300, 17, 3),
                                                           sized(33, 300, 33, false), sized(300, 64, 300),
-                                                          sized(70, 256, 384))),
+                                                          sized(70, 256, 384), sized(16, 1030, 25),
+                                                          sized(32, 40, 12, false), sized(64, 2051, 13))),
                          name_of_parameter);
 
 TEST(LinearTest, GradientsMayBeAbsent) {
@@ -91,6 +92,26 @@ TEST(LinearTest, GradientsMayBeAbsent) {
     ops->linear_backward_weight({}, dbias_alone, dout, x);
     EXPECT_EQ(relative_error(dweight_alone, dweight), 0);
     EXPECT_EQ(relative_error(dbias_alone, dbias), 0);
+  }
+}
+
+// What generation gives does not depend on what is generated beside it.
+TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
+  std::mt19937_64 generator(4);
+  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  constexpr std::int64_t N = 64, I = 1100, O = 55;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    TestTensor x = TestTensor::random(dtype, {N, I}, generator), out(dtype, {N, O});
+    TestTensor weight = TestTensor::random(dtype, {O, I}, generator),
+               bias = TestTensor::random(dtype, {O}, generator);
+    ops->linear_forward(out, x, weight, bias);
+    for (const std::int64_t rows : {1, 5, 16, 33})
+      for (std::int64_t first = 0; first + rows <= N; first += rows) {
+        TestTensor some(dtype, {rows, O});
+        ops->linear_forward(some, x.view().rows(first, rows), weight, bias);
+        for (std::int64_t i = 0; i < rows * O; ++i)
+          ASSERT_EQ(some.get(i), out.get(first * O + i)) << rows << " rows";
+      }
   }
 }
 
