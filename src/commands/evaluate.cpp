@@ -1,4 +1,5 @@
 // flasheva evaluate MODEL --data F.h5: loss over every whole sequence, then the remainder as a shorter one.
+// flasheva evaluate MODEL --multiple-choice F.jsonl: questions (evaluate_questions.h).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 
 #include "src/commands/commands.h"
 #include "src/commands/device_options.h"
+#include "src/commands/evaluate_questions.h"
 #include "src/commands/figures.h"
 #include "src/core/error.h"
 #include "src/inference/inference_model.h"
@@ -25,7 +27,7 @@ namespace flasheva {
 namespace {
 
 struct Options {
-  std::string model, data, json, precision = "fp32";
+  std::string model, data, questions, details, json, precision = "fp32";
   std::int64_t sequence_length = 0;  // 0: the model's max_position_embeddings, or the whole file if shorter
   DeviceOptions device;
 };
@@ -104,7 +106,13 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
 }
 
 void run(const Options& options) {
+  if (options.data.empty() && options.questions.empty())
+    fail(ExitCode::usage, "evaluate: --data or --multiple-choice is required");
   const auto ops = options.device.make_ops();
+  if (!options.questions.empty())
+    return evaluate_questions({options.model, options.questions, options.json, options.details,
+                               options.precision, options.sequence_length},
+                              *ops);
   print_figures(evaluate(options, *ops), options.json);
 }
 
@@ -112,11 +120,17 @@ void run(const Options& options) {
 
 void add_evaluate(CLI::App& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      program.add_subcommand("evaluate", "Loss, perplexity and accuracy of a model on a token file");
+  CLI::App* command = program.add_subcommand(
+      "evaluate", "Loss, perplexity and accuracy of a model on a token file, or its answers to questions");
   command->add_option("MODEL", options->model, "model or checkpoint folder")->required();
-  command->add_option("--data", options->data, "HDF5 token file")->required();
-  command->add_option("--sequence-length", options->sequence_length, "tokens a sequence")
+  CLI::Option* data = command->add_option("--data", options->data, "HDF5 token file");
+  CLI::Option* questions =
+      command->add_option("--multiple-choice", options->questions, "JSONL file of questions")->excludes(data);
+  command
+      ->add_option("--details", options->details, "write every question's log-likelihoods to this JSONL file")
+      ->needs(questions);
+  command
+      ->add_option("--sequence-length", options->sequence_length, "tokens a sequence; of a question: at most")
       ->check(CLI::PositiveNumber);
   command->add_option("--precision", options->precision, "fp32 or bf16")
       ->check(CLI::IsMember(names_of<Precision>()));

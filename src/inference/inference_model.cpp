@@ -70,4 +70,10 @@ LossSums InferenceModel::evaluate(const TokenBatch& batch) {
   return network_.evaluate({ops_, batch.extent, {}}, batch);
 }
 
+TokenLosses InferenceModel::token_losses(const TokenBatch& batch) {
+  evaluate(batch);
+  const auto N = static_cast<std::size_t>(batch.extent.rows());
+  return {{network_.losses().as<float>(), N}, {network_.correct().as<std::uint8_t>(), N}};
+}
+
 }  // namespace flasheva

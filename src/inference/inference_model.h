@@ -13,6 +13,12 @@
 
 namespace flasheva {
 
+// Of each target of a batch (N); 0 where it does not count.
+struct TokenLosses {
+  std::span<const float> nats;
+  std::span<const std::uint8_t> correct;  // 1: the target had the largest logit, first of equals
+};
+
 // A model's weights in host memory, ready to be computed with.
 class LoadedModel {
  public:
@@ -48,6 +54,8 @@ class InferenceModel : public LoadedModel {
   // out (rows, V) = logits of the last `rows` tokens of the batch; tokens (N) int32.
   void logits(Tensor out, Tensor tokens, Extent extent);
   LossSums evaluate(const TokenBatch& batch);
+  // Valid until the next call of any.
+  TokenLosses token_losses(const TokenBatch& batch);
 
  private:
   std::unique_ptr<Buffer> memory_;

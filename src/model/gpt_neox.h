@@ -62,6 +62,10 @@ class GptNeoX {
 
   // The losses of a batch, without gradients.
   LossSums evaluate(const PassContext& pass, const TokenBatch& batch);
+  // Of each target of the last evaluate(): its loss in nats, and 1 where it had the largest logit; uint8. 0
+  // where it does not count. (N) or longer.
+  Tensor losses() const { return losses_; }
+  Tensor correct() const { return correct_; }
 
   // Called during the backward pass when the gradients of a layer are final, and so are those behind it; the
   // number of layers stands for final norm and head.
