@@ -49,19 +49,19 @@ def make(sequences, random):
     return tokens, mask
 
 
-def write(path, sequences, seed):
-    tokens, mask = make(sequences, np.random.default_rng(seed))
-    # A reader takes LENGTH inputs and the targets one place on. So a sequence's last target is the next one's first
-    # token, which no mask counts, and a filler ends the file.
-    tokens = np.append(tokens, FIRST_FILLER).astype(np.uint16)
+def write(path, tokens, mask, vocabulary, filler, source):
+    """A token file of sequences: tokens and loss mask (sequences, L)."""
+    sequences, length = tokens.shape
+    # A reader takes L inputs and the targets one place on. So a sequence's last target is the next one's first token,
+    # which no mask counts, and a filler ends the file.
     temporary = path.with_suffix(".tmp")
     with h5py.File(temporary, "w") as file:
-        dataset = file.create_dataset("tokens", data=tokens, chunks=True)
-        dataset.attrs["vocab_size"] = VOCABULARY
-        dataset.attrs["source"] = f"data/recall.py, {sequences} sequences, seed {seed[0]}"
+        dataset = file.create_dataset("tokens", data=np.append(tokens, filler).astype(np.uint16), chunks=True)
+        dataset.attrs["vocab_size"] = vocabulary
+        dataset.attrs["source"] = source
         file.create_dataset("loss_mask", data=np.append(mask, np.uint8(0)), chunks=True)
     temporary.replace(path)
-    print(f"{path}: {sequences} sequences of {LENGTH} tokens, {mask.sum()} answers")
+    print(f"{path}: {sequences} sequences of {length} tokens, {mask.sum()} answers")
 
 
 def main():
@@ -75,8 +75,11 @@ def main():
         parser.error("at least one sequence of each kind is needed")
 
     arguments.output.mkdir(parents=True, exist_ok=True)
-    write(arguments.output / "recall.h5", arguments.train_sequences, [arguments.seed, 0])
-    write(arguments.output / "recall-validation.h5", arguments.validation_sequences, [arguments.seed, 1])
+    files = (("recall.h5", arguments.train_sequences), ("recall-validation.h5", arguments.validation_sequences))
+    for part, (name, sequences) in enumerate(files):
+        tokens, mask = make(sequences, np.random.default_rng([arguments.seed, part]))
+        source = f"data/recall.py, {sequences} sequences, seed {arguments.seed}"
+        write(arguments.output / name, tokens, mask, VOCABULARY, FIRST_FILLER, source)
 
 
 if __name__ == "__main__":
