@@ -22,7 +22,7 @@ mqar: multi-query associative recall (Arora et al., 2023, "Zoology"). A sequence
     and the query of a key (128 + key) must be followed by it: attention of one layer can then answer, and learns to
     within minutes. Chance: 1 in 4. Ids from 160 on are fillers.
 
-Needs numpy; mqar-training h5py too.
+Needs h5py and numpy.
 """
 
 import argparse
@@ -180,7 +180,7 @@ def write_mqar_training(arguments):
         recall.write(arguments.output / name, tokens, mask.astype(np.uint8), VOCABULARY, FIRST_FILLER, source)
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     options = {name: commands.add_parser(name) for name in ("needle", "jrt", "mqar", "mqar-training")}
@@ -198,7 +198,7 @@ def main():
     for command in options.values():
         command.add_argument("--output", type=pathlib.Path, required=True)
         command.add_argument("--seed", type=int, default=1234)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if max(getattr(arguments, "pairs", [0])) > KEYS:
         parser.error(f"--pairs: at most {KEYS}")
     if getattr(arguments, "facts", 4) < 4:
