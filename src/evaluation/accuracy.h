@@ -20,8 +20,6 @@
 
 namespace flasheva {
 
-using Scores = std::vector<std::vector<ContinuationScore>>;  // of every question's choices
-
 // Places of the likeliest choice, and of the likeliest by its length.
 struct Prediction {
   std::int64_t choice = 0, choice_norm = 0;

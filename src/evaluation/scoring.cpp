@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "src/core/error.h"
 #include "src/core/log.h"
@@ -44,6 +45,17 @@ struct RowBatch {
     std::fill_n(mask.begin() + at + length - std::ssize(continuation), continuation.size(), 1);
   }
 
+  // Over the continuation of that row.
+  ContinuationScore sum(const TokenLosses& losses, std::int64_t at, std::int64_t length) const {
+    ContinuationScore out{0, true};
+    for (auto i = static_cast<std::size_t>(at); i < static_cast<std::size_t>(at + length); ++i) {
+      if (mask[i] == 0) continue;
+      out.log_likelihood -= static_cast<double>(losses.nats[i]);
+      out.greedy = out.greedy && losses.correct[i] != 0;
+    }
+    return out;
+  }
+
   TokenBatch view(const Extent& extent) {
     const std::int64_t N = extent.rows();
     return {extent, view_of(tokens.data(), {N}), view_of(targets.data(), {N}), view_of(mask.data(), {N})};
@@ -68,37 +80,31 @@ ScoringPlan plan_scoring(const std::vector<Question>& questions, const ModelConf
   return plan;
 }
 
-std::vector<std::vector<ContinuationScore>> score(InferenceModel& model,
-                                                  const std::vector<Question>& questions,
-                                                  const ScoringPlan& plan) {
-  std::vector<std::vector<ContinuationScore>> scores;
+Scores score(InferenceModel& model, const std::vector<Question>& questions, const ScoringPlan& plan) {
+  Scores scores;
   for (const Question& question : questions) scores.emplace_back(question.choices.size());
   RowBatch batch;
   for (std::size_t first = 0; first < plan.rows.size();) {
     const std::int64_t T = plan.rows[first].tokens;
-    const std::int64_t B =
-        std::min(plan.largest.rows() / T, static_cast<std::int64_t>(plan.rows.size() - first));
+    const auto left = static_cast<std::int64_t>(plan.rows.size() - first);
+    const std::int64_t B = std::min(plan.largest.rows() / T, left);
+    const std::span rows(plan.rows.data() + first, static_cast<std::size_t>(B));
+
     batch.clear(B * T);
-    for (std::int64_t b = 0; b < B; ++b) {
-      const auto& [q, c, tokens] = plan.rows[first + static_cast<std::size_t>(b)];
-      batch.put(b * T, tokens, questions[q].context, questions[q].choices[c].tokens);
+    for (std::int64_t at = 0; const auto& [q, c, tokens] : rows) {
+      batch.put(at, tokens, questions[q].context, questions[q].choices[c].tokens);
+      at += T;
     }
     const TokenLosses losses = model.token_losses(batch.view({B, T}));
-    for (std::int64_t b = 0; b < B; ++b) {
-      const auto& [q, c, tokens] = plan.rows[first + static_cast<std::size_t>(b)];
-      ContinuationScore& out = scores[q][c];
-      out.greedy = true;
-      for (std::int64_t i = b * T; i < b * T + tokens; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        out.log_likelihood -= static_cast<double>(losses.nats[at]);
-        if (batch.mask[at] != 0) out.greedy = out.greedy && losses.correct[at] != 0;
-      }
-      if (!std::isfinite(out.log_likelihood))
+    for (std::int64_t at = 0; const auto& [q, c, tokens] : rows) {
+      scores[q][c] = batch.sum(losses, at, tokens);
+      at += T;
+      if (!std::isfinite(scores[q][c].log_likelihood))
         fail(ExitCode::numeric,
-             "question of line {}: the model gives a log-likelihood of {}; its weights are broken",
-             questions[q].line, out.log_likelihood);
+             "question of line {}: its log-likelihood is {}; the model's weights are broken",
+             questions[q].line, scores[q][c].log_likelihood);
     }
-    first += static_cast<std::size_t>(B);
+    first += rows.size();
     show_progress(fmt::format("{} of {} rows", first, plan.rows.size()));
   }
   return scores;

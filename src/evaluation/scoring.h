@@ -32,9 +32,9 @@ struct ScoringPlan {
 ScoringPlan plan_scoring(const std::vector<Question>& questions, const ModelConfig& config,
                          std::int64_t max_tokens);
 
-// Scores of every question's choices. Error{numeric} where a model gives no finite number.
-std::vector<std::vector<ContinuationScore>> score(InferenceModel& model,
-                                                  const std::vector<Question>& questions,
-                                                  const ScoringPlan& plan);
+using Scores = std::vector<std::vector<ContinuationScore>>;  // of every question's choices
+
+// Error{numeric} where the model gives no finite number.
+Scores score(InferenceModel& model, const std::vector<Question>& questions, const ScoringPlan& plan);
 
 }  // namespace flasheva

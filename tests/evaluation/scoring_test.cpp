@@ -6,7 +6,9 @@
 #include <random>
 
 #include "src/io/model_folder.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
+#include "tests/support/temporary_folder.h"
 
 namespace flasheva {
 namespace {
@@ -130,6 +132,30 @@ TEST(ScoringPlan, ShortRowsBesideALongOneAreComputedTogether) {
   for (std::size_t i = 2; i < scores.size(); ++i)
     EXPECT_NEAR(scores[i][0].log_likelihood, scores[1][0].log_likelihood,
                 -1e-6 * scores[1][0].log_likelihood);
+}
+
+TEST(Score, NamesTheLineOfAQuestionWithoutAFiniteLogLikelihood) {
+  const TemporaryFolder broken;
+  std::filesystem::copy(fixture("models/full"), broken.path(), std::filesystem::copy_options::recursive);
+  const SafetensorsReader file(fixture("models/full"));
+  std::vector<std::pair<std::string, StoredTensor>> tensors(file.tensors().begin(), file.tensors().end());
+  std::vector<float> nan;
+  for (auto& [name, tensor] : tensors)
+    if (name == "embed_out.weight") {
+      nan.assign(static_cast<std::size_t>(tensor.size()), NAN);
+      tensor.data = std::as_bytes(std::span<const float>(nan));
+    }
+  write_safetensors(broken / "model.safetensors", tensors);
+
+  const auto ops = make_cpu_ops();
+  std::vector<Question> questions(1);
+  questions[0].line = 12;
+  questions[0].context = {1};
+  questions[0].choices = {{{2}, 1}};
+  const ScoringPlan plan = plan_scoring(questions, read_model_config(broken.path()), max_tokens);
+  InferenceModel model(broken.path(), *ops, Precision::fp32, plan.largest);
+  expect_error(ExitCode::numeric, "question of line 12: its log-likelihood is",
+               [&] { score(model, questions, plan); });
 }
 
 }  // namespace

@@ -11,12 +11,13 @@ import pathlib
 import random
 import subprocess
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", DISABLE_MULTIPROC="1")
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", DISABLE_MULTIPROC="1", OMP_WAIT_POLICY="passive")
 
 import datasets
 import lm_eval
 import pytest
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = os.environ.get("FLASHEVA", str(ROOT / "build/release/flasheva"))
@@ -48,7 +49,7 @@ def text_of(generator, words):
 
 
 def flasheva(*arguments):
-    subprocess.run([PROGRAM, *map(str, arguments)], check=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    subprocess.run([PROGRAM, *map(str, arguments)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,8 @@ def harness(model, lines, **task):
         "target_delimiter": "",
         **task,
     }
-    out = lm_eval.simple_evaluate(model=model[1], tasks=[task], bootstrap_iters=1000)
+    tasks = TaskManager(include_defaults=False).load([task])
+    out = lm_eval.evaluate(lm=model[1], task_dict=tasks, bootstrap_iters=1000)
     samples = sorted(out["samples"]["local"], key=lambda sample: sample["doc_id"])
     return out["results"]["local"], [[answer[0] for answer in sample["resps"]] for sample in samples]
 
