@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Shows where FlashEVA forgets: how often small models with full, sliding and FlashEVA attention name the value of a
-# key, by how far back it stood and by how many keys there were (data/recall_suite.py: mqar). Inside the window (32)
-# all are exact; outside, a sliding window guesses and a chunk's summary knows less the more it must hold.
+# key, by how far back it stood and by how many keys there were (data/recall_suite.py: mqar). Near the end all are
+# right; where neither layer's window (32) reaches, a sliding window guesses, and a chunk's summary knows less the
+# more it must hold.
 #
 #     scripts/recall_suite.sh    everything lands in runs/recall_suite; run again, it goes on where it stopped
 set -euo pipefail
