@@ -249,24 +249,40 @@ void TokenFile::read_tokens(std::int64_t first, std::span<std::int32_t> tokens) 
   std::copy(scratch_.begin(), scratch_.end(), tokens.begin());
 }
 
-std::vector<std::uint64_t> TokenFile::document_offsets() const {
-  if (!handles_->document_offsets.valid()) return {};
-  std::vector<std::uint64_t> offsets(static_cast<std::size_t>(info_.documents) + 1);
-  read_range(handles_->document_offsets, 0, info_.documents + 1, H5T_NATIVE_UINT64, offsets.data(), path_,
-             "/document_offsets");
+void TokenFile::for_offsets(const std::function<void(std::span<const std::uint64_t>)>& use) const {
+  if (!handles_->document_offsets.valid()) return;
   const std::string where = path_.string() + ":/document_offsets";
-  const auto falls = std::adjacent_find(offsets.begin(), offsets.end(), std::greater<>());
-  if (falls != offsets.end())
-    fail(ExitCode::data, "{}: falls from {} to {} at entry {}; it must ascend", where, falls[0], falls[1],
-         falls - offsets.begin() + 1);
-  if (offsets.front() != 0 || offsets.back() != static_cast<std::uint64_t>(info_.tokens))
+  const std::int64_t count = info_.documents + 1;
+  std::vector<std::uint64_t> block{0};  // behind the last one of the block before
+  std::uint64_t front = 0;
+  for (std::int64_t first = 0; first < count; first += block_elements) {
+    const std::int64_t size = std::min(block_elements, count - first);
+    block.front() = block.back();
+    block.resize(static_cast<std::size_t>(size) + 1);
+    read_range(handles_->document_offsets, first, size, H5T_NATIVE_UINT64, block.data() + 1, path_,
+               "/document_offsets");
+    if (first == 0) front = block[1];
+    const auto falls = std::adjacent_find(block.begin(), block.end(), std::greater<>());
+    if (falls != block.end())
+      fail(ExitCode::data, "{}: falls from {} to {} at entry {}; it must ascend", where, falls[0], falls[1],
+           first + (falls - block.begin()));
+    use(std::span(block).subspan(1));
+  }
+  if (front != 0 || block.back() != static_cast<std::uint64_t>(info_.tokens))
     fail(ExitCode::data, "{}: runs from {} to {}; it must run from 0 to the number of tokens, {}", where,
-         offsets.front(), offsets.back(), info_.tokens);
+         front, block.back(), info_.tokens);
+}
+
+std::vector<std::uint64_t> TokenFile::document_offsets() const {
+  std::vector<std::uint64_t> offsets;
+  for_offsets([&](std::span<const std::uint64_t> block) {
+    offsets.insert(offsets.end(), block.begin(), block.end());
+  });
   return offsets;
 }
 
 TokenFileStatistics TokenFile::verify() {
-  document_offsets();
+  for_offsets([](std::span<const std::uint64_t>) {});
   TokenFileStatistics statistics;
   std::vector<std::uint8_t> mask;
   for (std::int64_t first = 0; first < info_.tokens; first += block_elements) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -17,6 +18,9 @@
 #include <vector>
 
 namespace flasheva {
+
+// True where ids below vocab_size are stored as uint16, else as uint32.
+constexpr bool fits_uint16(std::int64_t vocab_size) { return vocab_size <= std::int64_t{1} << 16; }
 
 struct TokenFileInfo {
   std::int64_t tokens = 0;
@@ -56,7 +60,7 @@ class TokenFile {
   // tokens [first, first + tokens.size()).
   void read_tokens(std::int64_t first, std::span<std::int32_t> tokens);
 
-  // Document boundaries; empty where the file has none.
+  // Document boundaries, checked; empty where the file has none.
   std::vector<std::uint64_t> document_offsets() const;
 
   // Reads and checks everything: every id below vocab_size, offsets ascending and complete.
@@ -66,6 +70,8 @@ class TokenFile {
   struct Handles;
   // tokens [first, first + count) in scratch_, each checked.
   void load(std::int64_t first, std::int64_t count);
+  // Document boundaries in blocks, each checked before it is passed on.
+  void for_offsets(const std::function<void(std::span<const std::uint64_t>)>& use) const;
 
   std::filesystem::path path_;
   TokenFileInfo info_;

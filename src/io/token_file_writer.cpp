@@ -19,8 +19,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::size_t chunk_tokens = 1 << 16;
-constexpr std::int64_t largest_uint16_vocab = 1 << 16;
+constexpr std::size_t chunk_elements = 1 << 16;   // of tokens
+constexpr std::size_t offset_elements = 1 << 13;  // of document offsets
 
 }  // namespace
 
@@ -28,9 +28,12 @@ struct TokenFileWriter::State {
   fs::path path, temporary;
   TokenFileAttributes attributes;
   Hdf5Handle file, tokens;
+  Hdf5Handle document_offsets;        // created at the first document's end
   std::vector<std::int32_t> pending;  // at most a chunk
   std::int64_t written = 0;
-  std::vector<std::uint64_t> document_offsets{0};
+  std::vector<std::uint64_t> pending_offsets{0};  // at most a chunk
+  std::int64_t written_offsets = 0;
+  std::uint64_t last_offset = 0;
   bool finished = false;
 
   std::int64_t appended() const { return written + static_cast<std::int64_t>(pending.size()); }
@@ -43,29 +46,37 @@ struct TokenFileWriter::State {
   }
 
   void create();
+  Hdf5Handle create_dataset(const char* name, hid_t type, hsize_t chunk) const;
   void write_integer(const char* name, std::int64_t value) const;
   void write_text(const char* name, const std::string& text) const;
-  void flush_pending();
-  void write_document_offsets();
+  void append_to(hid_t dataset, std::int64_t start, hid_t type, const void* values, std::size_t count) const;
+  void flush_tokens();
+  void flush_offsets();
   void close_and_rename();
 };
 
 void TokenFileWriter::State::create() {
   file = Hdf5Handle(H5Fcreate(temporary.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
   check(file.valid());
-  const hsize_t none = 0, unlimited = H5S_UNLIMITED, chunk = chunk_tokens;
-  const Hdf5Handle space(H5Screate_simple(1, &none, &unlimited));
-  const Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE));
-  check(H5Pset_chunk(properties, 1, &chunk) >= 0);
-  H5Pset_obj_track_times(properties, false);  // the same tokens give the same bytes
-  const hid_t type = attributes.vocab_size <= largest_uint16_vocab ? H5T_STD_U16LE : H5T_STD_U32LE;
-  tokens = Hdf5Handle(H5Dcreate2(file, "/tokens", type, space, H5P_DEFAULT, properties, H5P_DEFAULT));
-  check(tokens.valid());
+  const hid_t type = fits_uint16(attributes.vocab_size) ? H5T_STD_U16LE : H5T_STD_U32LE;
+  tokens = create_dataset("/tokens", type, chunk_elements);
 
   write_integer("vocab_size", attributes.vocab_size);
   if (attributes.eos_token_id) write_integer("eos_token_id", *attributes.eos_token_id);
   if (!attributes.tokenizer.empty()) write_text("tokenizer", attributes.tokenizer);
   if (!attributes.source.empty()) write_text("source", attributes.source);
+}
+
+// Empty, and growing in chunks.
+Hdf5Handle TokenFileWriter::State::create_dataset(const char* name, hid_t type, hsize_t chunk) const {
+  const hsize_t none = 0, unlimited = H5S_UNLIMITED;
+  const Hdf5Handle space(H5Screate_simple(1, &none, &unlimited));
+  const Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE));
+  check(H5Pset_chunk(properties, 1, &chunk) >= 0);
+  H5Pset_obj_track_times(properties, false);  // the same tokens give the same bytes
+  Hdf5Handle dataset(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT));
+  check(dataset.valid());
+  return dataset;
 }
 
 void TokenFileWriter::State::write_integer(const char* name, std::int64_t value) const {
@@ -84,32 +95,35 @@ void TokenFileWriter::State::write_text(const char* name, const std::string& tex
   check(attribute.valid() && H5Awrite(attribute, type, &characters) >= 0);
 }
 
-void TokenFileWriter::State::flush_pending() {
+void TokenFileWriter::State::append_to(hid_t dataset, std::int64_t start, hid_t type, const void* values,
+                                       std::size_t count) const {
+  const hsize_t first = static_cast<hsize_t>(start), added = count, size = first + added;
+  check(H5Dset_extent(dataset, &size) >= 0);
+  const Hdf5Handle space(H5Dget_space(dataset));
+  const Hdf5Handle memory(H5Screate_simple(1, &added, nullptr));
+  check(H5Sselect_hyperslab(space, H5S_SELECT_SET, &first, nullptr, &added, nullptr) >= 0);
+  check(H5Dwrite(dataset, type, memory, space, H5P_DEFAULT, values) >= 0);
+}
+
+void TokenFileWriter::State::flush_tokens() {
   if (pending.empty()) return;
-  const hsize_t start = static_cast<hsize_t>(written), count = pending.size(), size = start + count;
-  check(H5Dset_extent(tokens, &size) >= 0);
-  const Hdf5Handle space(H5Dget_space(tokens));
-  const Hdf5Handle memory(H5Screate_simple(1, &count, nullptr));
-  check(H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0);
-  check(H5Dwrite(tokens, H5T_NATIVE_INT32, memory, space, H5P_DEFAULT, pending.data()) >= 0);
-  written += static_cast<std::int64_t>(count);
+  append_to(tokens, written, H5T_NATIVE_INT32, pending.data(), pending.size());
+  written += static_cast<std::int64_t>(pending.size());
   pending.clear();
 }
 
-void TokenFileWriter::State::write_document_offsets() {
-  const hsize_t count = document_offsets.size();
-  const Hdf5Handle space(H5Screate_simple(1, &count, nullptr));
-  const Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE));
-  H5Pset_obj_track_times(properties, false);
-  const Hdf5Handle dataset(
-      H5Dcreate2(file, "/document_offsets", H5T_STD_U64LE, space, H5P_DEFAULT, properties, H5P_DEFAULT));
-  check(dataset.valid());
-  check(H5Dwrite(dataset, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, document_offsets.data()) >= 0);
+void TokenFileWriter::State::flush_offsets() {
+  if (!document_offsets.valid())
+    document_offsets = create_dataset("/document_offsets", H5T_STD_U64LE, offset_elements);
+  append_to(document_offsets, written_offsets, H5T_NATIVE_UINT64, pending_offsets.data(),
+            pending_offsets.size());
+  written_offsets += static_cast<std::int64_t>(pending_offsets.size());
+  pending_offsets.clear();
 }
 
 void TokenFileWriter::State::close_and_rename() {
   check(H5Fflush(file, H5F_SCOPE_LOCAL) >= 0);
-  check(tokens.reset());
+  check(tokens.reset() && document_offsets.reset());
   check(file.reset());
   const int descriptor = ::open(temporary.c_str(), O_RDONLY | O_CLOEXEC);
   check_system(descriptor >= 0);
@@ -127,13 +141,14 @@ TokenFileWriter::TokenFileWriter(const fs::path& path, const TokenFileAttributes
   state_->path = path;
   state_->temporary = path.string() + ".tmp";
   state_->attributes = attributes;
-  state_->pending.reserve(chunk_tokens);
+  state_->pending.reserve(chunk_elements);
   state_->create();
 }
 
 TokenFileWriter::~TokenFileWriter() {
   if (state_->finished) return;
   state_->tokens.reset();
+  state_->document_offsets.reset();
   state_->file.reset();
   std::error_code ignored;
   fs::remove(state_->temporary, ignored);
@@ -146,29 +161,32 @@ void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
       fail(ExitCode::data, "{}:/tokens: token {} at place {} is not below vocab_size {}", s.path.string(),
            tokens[i], s.appended() + static_cast<std::int64_t>(i), s.attributes.vocab_size);
   while (!tokens.empty()) {
-    const std::size_t count = std::min(tokens.size(), chunk_tokens - s.pending.size());
+    const std::size_t count = std::min(tokens.size(), chunk_elements - s.pending.size());
     s.pending.insert(s.pending.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(count));
     tokens = tokens.subspan(count);
-    if (s.pending.size() == chunk_tokens) s.flush_pending();
+    if (s.pending.size() == chunk_elements) s.flush_tokens();
   }
 }
 
 void TokenFileWriter::end_document() {
-  state_->document_offsets.push_back(static_cast<std::uint64_t>(state_->appended()));
+  State& s = *state_;
+  s.last_offset = static_cast<std::uint64_t>(s.appended());
+  s.pending_offsets.push_back(s.last_offset);
+  if (s.pending_offsets.size() == offset_elements) s.flush_offsets();
 }
 
 std::int64_t TokenFileWriter::tokens() const { return state_->appended(); }
 
 std::int64_t TokenFileWriter::documents() const {
-  return static_cast<std::int64_t>(state_->document_offsets.size()) - 1;
+  return state_->written_offsets + static_cast<std::int64_t>(state_->pending_offsets.size()) - 1;
 }
 
 void TokenFileWriter::finish() {
   State& s = *state_;
-  s.flush_pending();
+  s.flush_tokens();
   if (documents() > 0) {
-    if (s.document_offsets.back() != static_cast<std::uint64_t>(s.written)) end_document();
-    s.write_document_offsets();
+    if (s.last_offset != static_cast<std::uint64_t>(s.written)) end_document();
+    if (!s.pending_offsets.empty()) s.flush_offsets();
   }
   s.close_and_rename();
   s.finished = true;
