@@ -1,43 +1,65 @@
 // flasheva data prepare | inspect.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "src/commands/commands.h"
+#include "src/core/file.h"
 #include "src/io/prepare.h"
 
 namespace flasheva {
 
 namespace {
 
-void add_prepare(CLI::App& data) {
-  struct Options {
-    std::vector<std::string> inputs;
-    std::string tokenizer = "bytes", output;
-    double validation = 0;
+namespace fs = std::filesystem;
+
+void print(const PreparedFiles& files) {
+  const auto print_file = [](const PreparedFile& file) {
+    fmt::print("{}: {} tokens, {} documents\n", file.path.string(), file.tokens, file.documents);
   };
-  auto options = std::make_shared<Options>();
-  CLI::App* command = data.add_subcommand("prepare", "Text or JSONL to an HDF5 token file");
-  command->add_option("--input", options->inputs, "text files, or .jsonl with a `text` a line")->required();
-  command->add_option("--tokenizer", options->tokenizer, "`bytes`, or a folder with a tokenizer.json");
-  command->add_option("--output", options->output, "NAME.h5")->required();
-  command->add_option("--validation", options->validation, "this last fraction goes to NAME-validation.h5")
+  print_file(files.train);
+  if (files.validation) print_file(*files.validation);
+}
+
+void add_output_options(CLI::App& command, std::string& output, double& validation, bool& fresh) {
+  command.add_option("--output", output, "NAME.h5")->required();
+  command.add_option("--validation", validation, "this last fraction goes to NAME-validation.h5")
       ->check(CLI::Range(0.0, 0.99));
-  command->callback([options] {
-    const auto tokenizer = make_tokenizer(options->tokenizer);
-    PrepareOptions prepare;
-    prepare.inputs.assign(options->inputs.begin(), options->inputs.end());
-    prepare.output = options->output;
-    prepare.validation = options->validation;
-    const PrepareSummary summary = prepare_tokens(prepare, *tokenizer);
-    const auto print = [](const PreparedFile& file) {
-      fmt::print("{}: {} tokens, {} documents\n", file.path.string(), file.tokens, file.documents);
-    };
-    print(summary.train);
-    if (summary.validation) print(*summary.validation);
-  });
+  command.add_flag("--fresh", fresh, "start anew; replace what is there");
+}
+
+struct PrepareArguments {
+  std::vector<std::string> inputs;
+  std::string tokenizer = "bytes", output;
+  PrepareOptions options;
+};
+
+void run_prepare(const PrepareArguments& arguments) {
+  const auto tokenizer = make_tokenizer(arguments.tokenizer);
+  PrepareOptions options = arguments.options;
+  options.inputs.assign(arguments.inputs.begin(), arguments.inputs.end());
+  options.output = arguments.output;
+  const fs::path definition = fs::path(arguments.tokenizer) / "tokenizer.json";
+  if (fs::exists(definition)) options.tokenizer_id = checksum_of_file(definition);
+  print(prepare_tokens(options, *tokenizer));
+}
+
+void add_prepare(CLI::App& data) {
+  auto arguments = std::make_shared<PrepareArguments>();
+  PrepareOptions& options = arguments->options;
+  CLI::App* command =
+      data.add_subcommand("prepare", "Text or JSONL to an HDF5 token file; goes on where it was killed");
+  command->add_option("--input", arguments->inputs, "text files, or .jsonl; also as .gz and .zst")
+      ->required();
+  command->add_option("--tokenizer", arguments->tokenizer, "`bytes`, or a folder with a tokenizer.json");
+  add_output_options(*command, arguments->output, options.validation, options.fresh);
+  command->add_option("--text-key", options.text_key, "name of the text in a line of .jsonl; default: text");
+  command->add_option("--threads", options.threads, "threads that tokenize; 0: all cores")
+      ->check(CLI::NonNegativeNumber);
+  command->callback([arguments] { run_prepare(*arguments); });
 }
 
 void add_inspect(CLI::App& data) {

@@ -39,9 +39,49 @@ std::string read_text_file(const fs::path& path, std::size_t max_bytes) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
+FileReader::FileReader(const fs::path& path) : path_(path) {
+  descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor_ < 0) fail_reading(path, errno);
+  struct stat status {};
+  int error = ::fstat(descriptor_, &status) != 0 ? errno : 0;
+  if (error == 0 && !S_ISREG(status.st_mode)) error = S_ISDIR(status.st_mode) ? EISDIR : EINVAL;
+  if (error == 0) return;
+  ::close(descriptor_);
+  fail_reading(path, error);
+}
+
+FileReader::~FileReader() { ::close(descriptor_); }
+
+std::size_t FileReader::read(void* out, std::size_t bytes) {
+  std::size_t done = 0;
+  while (done < bytes) {
+    const ssize_t count = ::read(descriptor_, static_cast<char*>(out) + done, bytes - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail_reading(path_, errno);
+    if (count == 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  position_ += static_cast<std::int64_t>(done);
+  return done;
+}
+
+void FileReader::seek(std::int64_t position) {
+  if (::lseek(descriptor_, position, SEEK_SET) < 0) fail_reading(path_, errno);
+  position_ = position;
+}
+
 FileWriter::FileWriter(const fs::path& path) : path_(path) {
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail_writing(path_, errno);
+}
+
+FileWriter::FileWriter(const fs::path& path, std::int64_t kept_bytes) : path_(path) {
+  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail_writing(path_, errno);
+  if (::ftruncate(descriptor_, kept_bytes) == 0 && ::lseek(descriptor_, 0, SEEK_END) >= 0) return;
+  const int error = errno;
+  ::close(descriptor_);
+  fail_writing(path_, error);
 }
 
 FileWriter::~FileWriter() {
@@ -59,6 +99,10 @@ void FileWriter::write(const void* data, std::size_t bytes) {
     at += written;
     bytes -= static_cast<std::size_t>(written);
   }
+}
+
+void FileWriter::sync() {
+  if (::fsync(descriptor_) != 0) fail_writing(path_, errno);
 }
 
 void FileWriter::close() {

@@ -14,17 +14,39 @@ namespace flasheva {
 // The whole file; at most `max_bytes`, else an Error.
 std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{1} << 30);
 
+// A sequential reader of a regular file.
+class FileReader {
+ public:
+  explicit FileReader(const std::filesystem::path& path);
+  ~FileReader();
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+
+  // Fills `out` from its start and gives the number of bytes: fewer than asked only at the end of the file.
+  std::size_t read(void* out, std::size_t bytes);
+  void seek(std::int64_t position);
+  std::int64_t position() const { return position_; }
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+  std::int64_t position_ = 0;
+};
+
 // A sequential writer. Nothing is visible under `path` before the first write; close() flushes to the device
 // (fsync) and reports failure, the destructor closes without reporting.
 class FileWriter {
  public:
   explicit FileWriter(const std::filesystem::path& path);  // creates or truncates
+  // Goes on after the first `kept_bytes` of a file, which is created where it is missing; cuts off the rest.
+  FileWriter(const std::filesystem::path& path, std::int64_t kept_bytes);
   ~FileWriter();
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
 
   void write(const void* data, std::size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
+  void sync();  // flushes to the device what was written so far
   void close();
 
  private:

@@ -1,70 +1,194 @@
 #include "src/io/prepare.h"
 
+#include <omp.h>
+
 #include <algorithm>
-#include <cmath>
-#include <cstddef>
+#include <chrono>
+#include <deque>
+#include <future>
 #include <nlohmann/json.hpp>
-#include <span>
-#include <string_view>
+#include <optional>
 
 #include "src/core/error.h"
 #include "src/core/file.h"
+#include "src/core/log.h"
 #include "src/core/text.h"
-#include "src/io/token_file.h"
+#include "src/core/worker_pool.h"
+#include "src/io/ingest_progress.h"
+#include "src/io/partial_tokens.h"
+#include "src/io/text_reader.h"
 
 namespace flasheva {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 
 namespace {
 
-constexpr std::size_t piece_bytes = 1 << 20;
-constexpr std::int64_t copy_tokens = 1 << 18;
 constexpr std::size_t max_source_bytes = 1000;
-constexpr std::int64_t shown_tokens = 64;
+constexpr std::size_t most_bytes_under_way = std::size_t{256} << 20;
 
-std::string_view text_of(const MappedFile& file) {
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+// ---- what a later run must find unchanged
+
+json settings_of(const PrepareOptions& options, const Tokenizer& tokenizer) {
+  const std::optional<std::int32_t> eos = tokenizer.eos_token_id();
+  json inputs = json::array();
+  for (const fs::path& input : options.inputs) inputs.push_back(printable(input.string(), 4096));
+  return {{"--input", inputs},
+          {"--text-key", printable(options.text_key)},
+          {"--tokenizer",
+           {printable(tokenizer.name()), tokenizer.vocab_size(), eos ? json(*eos) : json(),
+            options.tokenizer_id}}};
 }
 
-void append_document(std::string_view text, const Tokenizer& tokenizer, TokenFileWriter& writer) {
-  while (!text.empty()) {
-    const std::size_t bytes = tokenizer.piece(text, piece_bytes);
-    writer.append(tokenizer.encode(text.substr(0, bytes)));
-    text.remove_prefix(bytes);
-  }
-  if (const std::optional<std::int32_t> eos = tokenizer.eos_token_id()) writer.append(std::span(&*eos, 1));
-  writer.end_document();
+struct InputIdentity {
+  std::int64_t bytes = 0, modified = 0;  // nanoseconds
+};
+
+InputIdentity identity_of(const fs::path& input) {
+  const FileReader readable(input);  // or says why not
+  return {static_cast<std::int64_t>(fs::file_size(input)),
+          std::chrono::nanoseconds(fs::last_write_time(input).time_since_epoch()).count()};
 }
 
-std::string text_of_json_line(std::string_view line, const std::string& where) {
+std::vector<InputIdentity> identities_of(const std::vector<fs::path>& inputs) {
+  std::vector<InputIdentity> identities;
+  for (const fs::path& input : inputs) identities.push_back(identity_of(input));
+  return identities;
+}
+
+// The record of a commit: the settings, where reading stands, and which files have been read from.
+json record_of(const json& settings, const InputPosition& position,
+               const std::vector<InputIdentity>& inputs) {
+  json read = json::array();
+  for (std::size_t i = 0; i < std::min(position.input + 1, inputs.size()); ++i)
+    read.push_back({inputs[i].bytes, inputs[i].modified});
+  return {
+      {"settings", settings}, {"position", {position.input, position.offset, position.line}}, {"read", read}};
+}
+
+void check_unchanged(const json& record, const json& settings, const std::vector<InputIdentity>& inputs,
+                     const PrepareOptions& options, const std::string& partial) {
+  for (const auto& [flag, value] : settings.items())
+    if (record.at("settings").at(flag) != value)
+      fail(ExitCode::usage, "{}: was begun with another {}; repeat that command, or start anew with --fresh",
+           partial, flag);
+  const json& read = record.at("read");
+  for (std::size_t i = 0; i < std::min(read.size(), inputs.size()); ++i)
+    if (read.at(i) != json{inputs[i].bytes, inputs[i].modified})
+      fail(ExitCode::usage, "{}: has changed since {} was begun; start anew with --fresh",
+           options.inputs[i].string(), partial);
+}
+
+// Where the record says that reading stands; refuses to go on with anything else than it was made from.
+InputPosition position_in(const json& record, const json& settings, const std::vector<InputIdentity>& inputs,
+                          const PrepareOptions& options) {
+  const std::string partial = options.output.string() + ".partial";
+  std::string damage = "impossible position";
   try {
-    const auto object = nlohmann::json::parse(line);
-    const auto text = object.find("text");
-    if (object.is_object() && text != object.end() && text->is_string()) return text->get<std::string>();
-  } catch (const nlohmann::json::exception& error) {
-    fail(ExitCode::data, "{}: not JSON: {}", where, printable(error.what(), 200));
+    check_unchanged(record, settings, inputs, options, partial);
+    const json& position = record.at("position");
+    const std::int64_t input = position.at(0), offset = position.at(1), line = position.at(2);
+    if (input >= 0 && input <= static_cast<std::int64_t>(inputs.size()) && offset >= 0 && line >= 1)
+      return {static_cast<std::size_t>(input), offset, line};
+  } catch (const json::exception& error) {
+    damage = printable(error.what(), 200);
   }
-  fail(ExitCode::data, "{}: not a JSON object with a string `text`", where);
+  fail(ExitCode::data, "{}/journal.json: damaged ({}); start anew with --fresh", partial, damage);
 }
 
-// Empty lines, as a file's last one may be, are no documents.
-void append_json_lines(const fs::path& path, const Tokenizer& tokenizer, TokenFileWriter& writer) {
-  const MappedFile file(path);
-  std::string_view rest = text_of(file);
-  for (std::int64_t number = 1; !rest.empty(); ++number) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    append_document(text_of_json_line(line, fmt::format("{}:{}", path.string(), number)), tokenizer, writer);
-  }
-}
+// ---- reading, tokenizing on many threads, and keeping the result in order
 
-void append_input(const fs::path& path, const Tokenizer& tokenizer, TokenFileWriter& writer) {
-  if (path.extension() == ".jsonl") return append_json_lines(path, tokenizer, writer);
-  const MappedFile file(path);
-  append_document(text_of(file), tokenizer, writer);
-}
+class Ingest {
+ public:
+  Ingest(const PrepareOptions& options, const Tokenizer& tokenizer, PartialTokens& out)
+      : options_(options),
+        tokenizer_(tokenizer),
+        out_(out),
+        settings_(settings_of(options, tokenizer)),
+        inputs_(identities_of(options.inputs)) {
+    for (const InputIdentity& input : inputs_) bytes_before_.push_back(bytes_before_.back() + input.bytes);
+    if (!out.record().is_null()) position_ = position_in(out.record(), settings_, inputs_, options);
+  }
+
+  void run() {
+    const int threads = options_.threads > 0 ? options_.threads : omp_get_num_procs();
+    IngestProgress progress(bytes_before_.back(), bytes_before_[position_.input], out_.tokens());
+    if (!out_.record().is_null())
+      log_line(fmt::format("going on after {} tokens of {} documents", out_.tokens(), out_.documents()));
+    TextReader reader(options_.inputs, tokenizer_, options_.max_line_bytes, position_);
+    WorkerPool workers(threads);
+    while (auto piece = next_piece(reader, progress)) {
+      start(std::move(*piece), workers);
+      while (under_way_.size() > 2 * static_cast<std::size_t>(threads) ||
+             bytes_under_way_ > most_bytes_under_way)
+        keep_first(progress);
+    }
+    while (!under_way_.empty()) keep_first(progress);
+  }
+
+ private:
+  struct UnderWay {
+    InputPosition after;
+    std::int64_t file_bytes = 0;  // of all inputs
+    std::size_t text_bytes = 0;
+    std::future<TokenizedPiece> result;
+  };
+
+  // Whatever is wrong earlier in the inputs is told first.
+  std::optional<TextPiece> next_piece(TextReader& reader, IngestProgress& progress) {
+    try {
+      return reader.next();
+    } catch (const Error&) {
+      while (!under_way_.empty()) keep_first(progress);
+      throw;
+    }
+  }
+
+  void start(TextPiece piece, WorkerPool& workers) {
+    UnderWay entry{piece.after, bytes_before_[piece.input] + piece.file_bytes, piece.text.size(), {}};
+    bytes_under_way_ += entry.text_bytes;
+    entry.result = workers.start([this, piece = std::move(piece)] {
+      return tokenize_piece(piece, tokenizer_, options_.text_key, options_.max_line_bytes);
+    });
+    under_way_.push_back(std::move(entry));
+  }
+
+  void keep_first(IngestProgress& progress) {
+    UnderWay entry = std::move(under_way_.front());
+    under_way_.pop_front();
+    bytes_under_way_ -= entry.text_bytes;
+    const TokenizedPiece piece = entry.result.get();
+    std::span<const std::int32_t> rest = piece.tokens;
+    std::size_t done = 0;
+    for (const std::size_t end : piece.document_ends) {
+      out_.append(rest.subspan(done, end - done));
+      out_.end_document();
+      done = end;
+    }
+    out_.append(rest.subspan(done));
+    position_ = entry.after;
+    if (std::chrono::duration<double>(Clock::now() - last_commit_).count() >=
+        options_.seconds_between_commits) {
+      out_.commit(record_of(settings_, position_, inputs_));
+      last_commit_ = Clock::now();
+    }
+    progress.show_read(entry.file_bytes, out_.tokens());
+  }
+
+  using Clock = std::chrono::steady_clock;
+
+  const PrepareOptions& options_;
+  const Tokenizer& tokenizer_;
+  PartialTokens& out_;
+  json settings_;
+  std::vector<InputIdentity> inputs_;
+  std::vector<std::int64_t> bytes_before_{0};  // each input, and behind the last one
+  InputPosition position_;                     // behind what out_ holds
+  std::deque<UnderWay> under_way_;
+  std::size_t bytes_under_way_ = 0;
+  Clock::time_point last_commit_ = Clock::now();
+};
 
 std::string names_of_files(const std::vector<fs::path>& inputs) {
   std::string names;
@@ -72,109 +196,31 @@ std::string names_of_files(const std::vector<fs::path>& inputs) {
   return printable(names, max_source_bytes);
 }
 
-void check(const PrepareOptions& options) {
-  if (options.inputs.empty()) fail(ExitCode::usage, "data prepare: no input; give text or .jsonl files");
-  if (!(options.validation >= 0 && options.validation < 1))
-    fail(ExitCode::usage, "data prepare: validation is {}; it must be a fraction from 0 to below 1",
-         options.validation);
-  if (options.output.extension() != ".h5")
-    fail(ExitCode::usage, "data prepare: output {} must end in .h5", options.output.string());
-}
-
-// Tokens [first, last) of a file as a file of their own, document boundaries moved along.
-PreparedFile copy_tokens_between(TokenFile& from, std::int64_t first, std::int64_t last,
-                                 const fs::path& path) {
-  const TokenFileInfo& info = from.info();
-  TokenFileWriter writer(path, {info.vocab_size, info.tokenizer, info.source, info.eos_token_id});
-  std::vector<std::int32_t> tokens;
-  const auto copy_until = [&](std::int64_t end) {
-    for (std::int64_t at = first + writer.tokens(); at < end; at = first + writer.tokens()) {
-      tokens.resize(static_cast<std::size_t>(std::min(copy_tokens, end - at)));
-      from.read_tokens(at, tokens);
-      writer.append(tokens);
-    }
-  };
-  const std::vector<std::uint64_t> offsets = from.document_offsets();
-  for (std::size_t i = 1; i < offsets.size(); ++i) {
-    const auto end = static_cast<std::int64_t>(offsets[i]);
-    if (end > last || (first > 0 && end <= first)) continue;
-    copy_until(end);
-    writer.end_document();
-  }
-  if (first + writer.tokens() < last) {  // a document goes on in the next file
-    copy_until(last);
-    writer.end_document();
-  }
-  writer.finish();
-  return {path, writer.tokens(), writer.documents()};
-}
-
-// Deletes a file at the end of the scope.
-struct Scratch {
-  fs::path path;
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove(path, ignored);
-  }
-};
-
-PreparedFile tokenize(const PrepareOptions& options, const Tokenizer& tokenizer, const fs::path& path) {
-  TokenFileWriter writer(path, {tokenizer.vocab_size(), tokenizer.name(), names_of_files(options.inputs),
-                                tokenizer.eos_token_id()});
-  for (const fs::path& input : options.inputs) append_input(input, tokenizer, writer);
-  if (writer.tokens() == 0) fail(ExitCode::data, "{}: no text in it", names_of_files(options.inputs));
-  writer.finish();
-  return {path, writer.tokens(), writer.documents()};
+PreparedFiles write_files(const PrepareOptions& options, const Tokenizer& tokenizer, PartialTokens& partial) {
+  const std::int64_t tokens = partial.tokens();
+  SplitTokenWriter writer(
+      options.output,
+      {tokenizer.vocab_size(), tokenizer.name(), names_of_files(options.inputs), tokenizer.eos_token_id()},
+      tokens, options.validation);
+  IngestProgress progress(0, 0, 0);
+  partial.copy_to(
+      writer, [&](std::int64_t written) { progress.show_written(options.output.string(), written, tokens); });
+  return writer.finish();
 }
 
 }  // namespace
 
-PrepareSummary prepare_tokens(const PrepareOptions& options, const Tokenizer& tokenizer) {
-  check(options);
-  const fs::path& output = options.output;
-  if (output.has_parent_path()) create_folders(output.parent_path());
-  if (options.validation == 0) return {tokenize(options, tokenizer, output), std::nullopt};
-
-  // Where to split is known only when everything is tokenized: into a scratch file, which is then cut in two.
-  const Scratch scratch{output.string() + ".whole"};
-  const PreparedFile whole = tokenize(options, tokenizer, scratch.path);
-  const std::int64_t validation = std::llround(options.validation * static_cast<double>(whole.tokens));
-  if (validation == 0 || validation == whole.tokens)
-    fail(ExitCode::data,
-         "data prepare: {} tokens leave {} for validation and {} for training; give more text", whole.tokens,
-         validation, whole.tokens - validation);
-  TokenFile file(scratch.path);
-  const std::int64_t cut = whole.tokens - validation;
-  const fs::path validation_path = output.parent_path() / (output.stem().string() + "-validation.h5");
-  return {copy_tokens_between(file, 0, cut, output),
-          copy_tokens_between(file, cut, whole.tokens, validation_path)};
-}
-
-std::string inspect_token_file(const fs::path& path) {
-  TokenFile file(path);
-  const TokenFileStatistics statistics = file.verify();
-  const TokenFileInfo& info = file.info();
-  std::string out = path.string() + "\n";
-  const auto line = [&](const char* name, const std::string& value) {
-    out += fmt::format("  {:<14}{}\n", name, value);
-  };
-
-  line("tokens", fmt::format("{} ({})", info.tokens, info.stored_type));
-  line("vocab_size", fmt::format("{}, largest id {}", info.vocab_size, statistics.largest_token));
-  line("tokenizer", info.tokenizer.empty() ? "not named" : printable(info.tokenizer));
-  line("eos_token_id", info.eos_token_id ? fmt::format("{}", *info.eos_token_id) : "none");
-  line("source", info.source.empty() ? "not named" : printable(info.source, max_source_bytes));
-  line("documents", info.documents > 0 ? fmt::format("{}", info.documents) : "not marked");
-  line("loss_mask", info.has_loss_mask ? fmt::format("{} of {} tokens count as targets",
-                                                     statistics.counted_targets, info.tokens)
-                                       : "none: every target counts");
-  std::vector<std::int32_t> first(static_cast<std::size_t>(std::min(shown_tokens, info.tokens)));
-  file.read_tokens(0, first);
-  if (info.tokenizer == "bytes" && info.vocab_size == 256)
-    line("starts with", printable(make_tokenizer("bytes")->decode(first), 2 * shown_tokens));
-  else
-    line("starts with", fmt::format("{}", fmt::join(first, " ")));
-  return out + "  verified: every id is below vocab_size, every offset in order\n";
+PreparedFiles prepare_tokens(const PrepareOptions& options, const Tokenizer& tokenizer) {
+  if (options.inputs.empty()) fail(ExitCode::usage, "no input; give text or .jsonl files");
+  check_output(options.output, options.validation);
+  if (options.output.has_parent_path()) create_folders(options.output.parent_path());
+  PartialTokens partial(options.output, tokenizer.vocab_size(), options.fresh);
+  if (!options.fresh && partial.record().is_null()) refuse_existing(options.output, options.validation);
+  Ingest(options, tokenizer, partial).run();
+  if (partial.tokens() == 0) fail(ExitCode::data, "{}: no text in it", names_of_files(options.inputs));
+  const PreparedFiles files = write_files(options, tokenizer, partial);
+  partial.remove();
+  return files;
 }
 
 }  // namespace flasheva

@@ -36,7 +36,7 @@ class Prepare : public testing::Test {
     return folder_ / name;
   }
 
-  PrepareSummary prepare(std::vector<fs::path> inputs, double validation = 0) {
+  PreparedFiles prepare(std::vector<fs::path> inputs, double validation = 0) {
     return prepare_tokens({std::move(inputs), folder_ / "out.h5", validation}, *make_tokenizer("bytes"));
   }
 
@@ -44,7 +44,7 @@ class Prepare : public testing::Test {
 };
 
 TEST_F(Prepare, ATextFileIsADocument) {
-  const PrepareSummary summary = prepare({write("a.txt", "hello\n"), write("b.txt", "w\xff\n")});
+  const PreparedFiles summary = prepare({write("a.txt", "hello\n"), write("b.txt", "w\xff\n")});
   EXPECT_EQ(summary.train.path, folder_ / "out.h5");
   EXPECT_EQ(summary.train.tokens, 9);
   EXPECT_EQ(summary.train.documents, 2);
@@ -72,14 +72,14 @@ TEST_F(Prepare, BrokenLinesAreNamed) {
   };
   refused("{\"text\": \"tw", "not JSON");
   refused("{\"text\": \"\xff\"}", "not JSON");
-  refused("{\"content\": \"two\"}", "not a JSON object with a string `text`");
-  refused("{\"text\": 2}", "not a JSON object with a string `text`");
-  refused("[\"text\"]", "not a JSON object with a string `text`");
-  refused("\"text\"", "not a JSON object with a string `text`");
+  refused("{\"content\": \"two\"}", "has no key `text`; name the text's key with --text-key");
+  refused("{\"text\": 2}", "`text` is number, not a string");
+  refused("[\"text\"]", "is array, not a JSON object");
+  refused("\"text\"", "is string, not a JSON object");
 }
 
 TEST_F(Prepare, TheLastFractionIsForValidation) {
-  const PrepareSummary summary = prepare({write("a.txt", "0123456789"), write("b.txt", "abcdefghij")}, 0.3);
+  const PreparedFiles summary = prepare({write("a.txt", "0123456789"), write("b.txt", "abcdefghij")}, 0.3);
   const fs::path validation = folder_ / "out-validation.h5";
   ASSERT_TRUE(summary.validation);
   EXPECT_EQ(summary.validation->path, validation);
@@ -90,7 +90,7 @@ TEST_F(Prepare, TheLastFractionIsForValidation) {
   EXPECT_EQ(offsets_of(folder_ / "out.h5"), (Offsets{0, 10, 14}));
   EXPECT_EQ(offsets_of(validation), (Offsets{0, 6}));
   EXPECT_EQ(TokenFile(validation).info().source, "a.txt, b.txt");
-  EXPECT_FALSE(fs::exists(folder_ / "out.h5.whole"));
+  EXPECT_FALSE(fs::exists(folder_ / "out.h5.partial"));
 }
 
 TEST_F(Prepare, ASplitAtADocumentsEndCutsNone) {
@@ -102,7 +102,7 @@ TEST_F(Prepare, ASplitAtADocumentsEndCutsNone) {
 TEST_F(Prepare, LongInputComesThroughPieces) {
   std::string text;
   for (int i = 0; text.size() < (std::size_t{5} << 19); ++i) text += std::to_string(i) + ' ';  // 2.5 pieces
-  const PrepareSummary summary = prepare({write("a.txt", text)}, 0.25);
+  const PreparedFiles summary = prepare({write("a.txt", text)}, 0.25);
   const auto cut = static_cast<std::size_t>(summary.train.tokens);
   EXPECT_EQ(text_of(folder_ / "out.h5"), text.substr(0, cut));
   EXPECT_EQ(text_of(folder_ / "out-validation.h5"), text.substr(cut));
@@ -154,7 +154,7 @@ TEST_F(Prepare, RefusesImpossibleRequests) {
   expect_error(ExitCode::data, "Is a directory", [&] { prepare({folder_.path()}); });
   expect_error(ExitCode::data, "empty.txt: no text in it", [&] { prepare({write("empty.txt", "")}); });
   EXPECT_FALSE(fs::exists(folder_ / "out.h5"));
-  EXPECT_FALSE(fs::exists(folder_ / "out.h5.whole"));
+  EXPECT_FALSE(fs::exists(folder_ / "out.h5.partial"));
 }
 
 TEST_F(Prepare, MakesTheOutputsFolder) {

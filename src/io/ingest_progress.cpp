@@ -1,0 +1,66 @@
+#include "src/io/ingest_progress.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "src/core/log.h"
+#include "src/core/text.h"
+
+namespace flasheva {
+
+namespace {
+
+constexpr std::chrono::milliseconds terminal_interval(200);
+constexpr std::chrono::seconds log_interval(30);
+
+// "40 s", "12 min", "3 h 05 min".
+std::string format_duration(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::min(seconds, 1e9));
+  if (whole < 120) return fmt::format("{} s", whole);
+  const std::int64_t minutes = whole / 60;
+  if (minutes < 120) return fmt::format("{} min", minutes);
+  return fmt::format("{} h {:02} min", minutes / 60, minutes % 60);
+}
+
+double percent(std::int64_t part, std::int64_t whole) {
+  return whole > 0 ? 100 * static_cast<double>(part) / static_cast<double>(whole) : 100;
+}
+
+}  // namespace
+
+bool IngestProgress::is_due() {
+  const Clock::duration interval = progress_is_visible() ? Clock::duration(terminal_interval) : log_interval;
+  if (Clock::now() - last_ < interval) return false;
+  last_ = Clock::now();
+  return true;
+}
+
+void IngestProgress::show(const std::string& text) {
+  if (progress_is_visible())
+    show_progress(text);
+  else
+    log_line(text);
+}
+
+std::string IngestProgress::text_of_read(std::int64_t bytes, std::int64_t tokens, double seconds) const {
+  const auto size = [](std::int64_t count) { return format_bytes(static_cast<std::size_t>(count)); };
+  std::string text = fmt::format("read {} of {} ({:.1f} %), {} tokens", size(bytes), size(total_bytes_),
+                                 percent(bytes, total_bytes_), tokens);
+  const auto new_bytes = static_cast<double>(bytes - bytes_before_);
+  if (new_bytes <= 0 || seconds <= 0) return text;
+  return text + fmt::format(", {:.0f} tokens/s, {} left",
+                            static_cast<double>(tokens - tokens_before_) / seconds,
+                            format_duration(static_cast<double>(total_bytes_ - bytes) / new_bytes * seconds));
+}
+
+void IngestProgress::show_read(std::int64_t bytes, std::int64_t tokens) {
+  if (!is_due()) return;
+  show(text_of_read(bytes, tokens, std::chrono::duration<double>(Clock::now() - start_).count()));
+}
+
+void IngestProgress::show_written(const std::string& path, std::int64_t tokens, std::int64_t total_tokens) {
+  if (is_due()) show(fmt::format("writing {}: {:.1f} %", path, percent(tokens, total_tokens)));
+}
+
+}  // namespace flasheva
