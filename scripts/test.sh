@@ -53,5 +53,5 @@ if $long; then
 fi
 part "build with sanitizers" scripts/build.sh asan
 part "tests with sanitizers" run_tests asan
-part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer
-for target in safetensors config tokenizer; do part "fuzz $target" fuzz "$target"; done
+part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer fuzz_megatron
+for target in safetensors config tokenizer megatron; do part "fuzz $target" fuzz "$target"; done

@@ -1,13 +1,15 @@
-// flasheva data prepare | inspect.
+// flasheva data prepare | import-megatron | inspect.
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "src/commands/commands.h"
 #include "src/core/file.h"
+#include "src/io/megatron.h"
 #include "src/io/prepare.h"
 
 namespace flasheva {
@@ -62,6 +64,43 @@ void add_prepare(CLI::App& data) {
   command->callback([arguments] { run_prepare(*arguments); });
 }
 
+struct ImportArguments {
+  std::vector<std::string> inputs;
+  std::string tokenizer, output;
+  MegatronImport import;
+};
+
+void run_import(const ImportArguments& arguments) {
+  MegatronImport import = arguments.import;
+  import.inputs.assign(arguments.inputs.begin(), arguments.inputs.end());
+  import.output = arguments.output;
+  if (!arguments.tokenizer.empty()) describe_tokenizer(*make_tokenizer(arguments.tokenizer), import);
+  const MegatronSummary summary = import_megatron(import);
+  print(summary.files);
+  if (summary.eos_added > 0)
+    fmt::print("{} documents did not end with token {} and got one\n", summary.eos_added,
+               *import.eos_token_id);
+}
+
+void add_import(CLI::App& data) {
+  auto arguments = std::make_shared<ImportArguments>();
+  MegatronImport& import = arguments->import;
+  CLI::App* command =
+      data.add_subcommand("import-megatron", "Megatron-LM .bin and .idx to an HDF5 token file");
+  command->add_option("--input", arguments->inputs, "prefixes PREFIX of PREFIX.bin and PREFIX.idx")
+      ->required();
+  add_output_options(*command, arguments->output, import.validation, import.fresh);
+  command->add_option("--vocab-size", import.vocab_size, "every id must be below it")
+      ->required()
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{std::numeric_limits<std::int32_t>::max()}));
+  command->add_option("--eos-token-id", import.eos_token_id,
+                      "ends every document that does not end with it already");
+  command->add_option("--tokenizer", arguments->tokenizer,
+                      "`bytes` or a folder: names it, and gives its EOS");
+  command->add_flag("--packed", import.packed, "documents are packed sequences: none gets an EOS");
+  command->callback([arguments] { run_import(*arguments); });
+}
+
 void add_inspect(CLI::App& data) {
   auto path = std::make_shared<std::string>();
   CLI::App* command = data.add_subcommand("inspect", "Check a token file and describe it");
@@ -72,9 +111,10 @@ void add_inspect(CLI::App& data) {
 }  // namespace
 
 void add_data(CLI::App& program) {
-  CLI::App* data = program.add_subcommand("data", "Prepare and inspect token files");
+  CLI::App* data = program.add_subcommand("data", "Prepare, import and inspect token files");
   data->require_subcommand(1);
   add_prepare(*data);
+  add_import(*data);
   add_inspect(*data);
 }
 
