@@ -40,4 +40,10 @@ void show_progress(const std::string& text) {
   progress_on_screen = true;
 }
 
+void clear_progress() {
+  if (!progress_on_screen) return;
+  std::fprintf(stderr, "\r\033[K");
+  progress_on_screen = false;
+}
+
 }  // namespace flasheva

@@ -16,6 +16,7 @@ void silence_log();
 
 // Shown only where standard error is a terminal; the next log_line takes its place.
 void show_progress(const std::string& text);
+void clear_progress();  // leaves its line empty, for what is printed next
 bool progress_is_visible();
 
 }  // namespace flasheva

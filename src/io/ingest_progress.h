@@ -4,32 +4,38 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace flasheva {
 
+// Of the inputs, compressed as they may be, and what became of them.
+struct IngestCount {
+  std::int64_t bytes = 0, tokens = 0;
+};
+
+// "read 1.5 GiB of 20.0 GiB (7.5 %), 400000000 tokens, 1200000 tokens/s, 64 min left": with the speed since
+// `start`, which was so many seconds ago.
+std::string text_of_progress(std::int64_t total_bytes, const IngestCount& start, const IngestCount& now,
+                             double seconds);
+
 class IngestProgress {
  public:
-  using Clock = std::chrono::steady_clock;
+  explicit IngestProgress(std::int64_t total_bytes) : total_bytes_(total_bytes) {}
+  ~IngestProgress();
 
-  // `done_before`, `tokens_before`: of an earlier run, which do not count in the speed.
-  IngestProgress(std::int64_t total_bytes, std::int64_t bytes_before, std::int64_t tokens_before)
-      : total_bytes_(total_bytes), bytes_before_(bytes_before), tokens_before_(tokens_before) {}
-
-  // "read 1.5 GiB of 20.0 GiB (7.5 %), 400000000 tokens, 1200000 tokens/s, 1 h 04 min left"
-  void show_read(std::int64_t bytes, std::int64_t tokens);
+  // The first call starts the clock: what an earlier run did is not in the speed.
+  void show_read(const IngestCount& now);
   // "writing data/pile.h5: 7.5 %"
   void show_written(const std::string& path, std::int64_t tokens, std::int64_t total_tokens);
 
-  // The text of show_read after so many seconds.
-  std::string text_of_read(std::int64_t bytes, std::int64_t tokens, double seconds) const;
-
  private:
+  using Clock = std::chrono::steady_clock;
   bool is_due();
-  void show(const std::string& text);
 
-  std::int64_t total_bytes_, bytes_before_, tokens_before_;
-  Clock::time_point start_ = Clock::now(), last_ = start_;
+  std::int64_t total_bytes_;
+  std::optional<IngestCount> start_count_;
+  Clock::time_point start_ = Clock::now(), last_shown_ = start_;
 };
 
 }  // namespace flasheva

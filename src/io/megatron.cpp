@@ -316,11 +316,11 @@ MegatronSummary import_megatron(const MegatronImport& import) {
     total_bytes += static_cast<std::int64_t>(fs::file_size(with_ending(prefix, ".bin")));
   }
   const int passes = import.validation > 0 ? 2 : 1;
-  IngestProgress progress(passes * total_bytes, 0, 0);
+  IngestProgress progress(passes * total_bytes);
   if (import.validation > 0) {  // where to cut is known only when everything was counted
     const Sink count{
         [&](std::span<const std::int32_t> ids) { tokens += static_cast<std::int64_t>(ids.size()); }, [] {}};
-    read_all(prefixes, import, count, [&](std::int64_t bytes) { progress.show_read(bytes, tokens); });
+    read_all(prefixes, import, count, [&](std::int64_t bytes) { progress.show_read({bytes, tokens}); });
   }
 
   if (import.output.has_parent_path()) create_folders(import.output.parent_path());
@@ -331,7 +331,7 @@ MegatronSummary import_megatron(const MegatronImport& import) {
                    [&] { writer.end_document(); }};
   MegatronSummary summary;
   summary.eos_added = read_all(prefixes, import, write, [&](std::int64_t bytes) {
-    progress.show_read((passes - 1) * total_bytes + bytes, writer.tokens());
+    progress.show_read({(passes - 1) * total_bytes + bytes, writer.tokens()});
   });
   if (writer.tokens() == 0) fail(ExitCode::data, "{}: no tokens in it", names_of(prefixes));
   summary.files = writer.finish();

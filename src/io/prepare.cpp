@@ -113,7 +113,7 @@ class Ingest {
 
   void run() {
     const int threads = options_.threads > 0 ? options_.threads : omp_get_num_procs();
-    IngestProgress progress(bytes_before_.back(), bytes_before_[position_.input], out_.tokens());
+    IngestProgress progress(bytes_before_.back());
     if (!out_.record().is_null())
       log_line(fmt::format("going on after {} tokens of {} documents", out_.tokens(), out_.documents()));
     TextReader reader(options_.inputs, tokenizer_, options_.max_line_bytes, position_);
@@ -173,7 +173,7 @@ class Ingest {
       out_.commit(record_of(settings_, position_, inputs_));
       last_commit_ = Clock::now();
     }
-    progress.show_read(entry.file_bytes, out_.tokens());
+    progress.show_read({entry.file_bytes, out_.tokens()});
   }
 
   using Clock = std::chrono::steady_clock;
@@ -202,7 +202,7 @@ PreparedFiles write_files(const PrepareOptions& options, const Tokenizer& tokeni
       options.output,
       {tokenizer.vocab_size(), tokenizer.name(), names_of_files(options.inputs), tokenizer.eos_token_id()},
       tokens, options.validation);
-  IngestProgress progress(0, 0, 0);
+  IngestProgress progress(0);
   partial.copy_to(
       writer, [&](std::int64_t written) { progress.show_written(options.output.string(), written, tokens); });
   return writer.finish();
