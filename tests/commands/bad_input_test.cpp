@@ -61,7 +61,8 @@ TEST_F(BadInput, CommandLine) {
   const ExitCode usage = ExitCode::usage;
   expect_failure({}, usage, "subcommand is required");
   expect_failure({"trian", "x.yaml"}, usage, "no command 'trian'; there are train, evaluate");
-  expect_failure({"data", "prepair"}, usage, "no command 'prepair'; there are prepare, import-megatron, inspect");
+  expect_failure({"data", "prepair"}, usage,
+                 "no command 'prepair'; there are prepare, import-megatron, inspect");
   expect_failure({"data"}, usage, "subcommand is required");
   expect_failure({"train"}, usage, "CONFIG is required");
   expect_failure({"train", space->at("tune.yaml"), "--frsh"}, usage, "--frsh");
