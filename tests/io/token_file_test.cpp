@@ -148,6 +148,22 @@ TEST(TokenFileWriter, RefusesIdsBeyondTheVocabulary) {
   expect_error(ExitCode::data, "token -1 at place 3", [&] { writer.append(Ids{-1}); });
 }
 
+TEST(TokenFileWriter, MoreDocumentsThanAreReadAtOnce) {
+  const TemporaryFolder folder(memory_folder());
+  TokenFileWriter writer(folder / "a.h5", {256, "", "", std::nullopt});
+  std::vector<std::uint64_t> expected{0};
+  for (std::int64_t i = 0; i < (1 << 20) + 5; ++i) {
+    if (i % 3 == 0) writer.append(tokens_between(i, i + 1));
+    writer.end_document();
+    expected.push_back(static_cast<std::uint64_t>(i / 3 + 1));
+  }
+  writer.finish();
+  TokenFile file(folder / "a.h5");
+  EXPECT_EQ(file.info().documents, (1 << 20) + 5);
+  EXPECT_TRUE(file.document_offsets() == expected);
+  file.verify();
+}
+
 TEST(TokenFileWriter, UnwritableFolderIsADiskError) {
   const TemporaryFolder folder;
   expect_error(ExitCode::disk, "a.h5: cannot write: No such file or directory", [&] {
