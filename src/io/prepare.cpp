@@ -127,6 +127,11 @@ class Ingest {
     while (!under_way_.empty()) keep_first(progress);
   }
 
+  void commit() {
+    out_.commit(record_of(settings_, position_, inputs_));
+    last_commit_ = Clock::now();
+  }
+
  private:
   struct UnderWay {
     InputPosition after;
@@ -169,10 +174,8 @@ class Ingest {
     out_.append(rest.subspan(done));
     position_ = entry.after;
     if (std::chrono::duration<double>(Clock::now() - last_commit_).count() >=
-        options_.seconds_between_commits) {
-      out_.commit(record_of(settings_, position_, inputs_));
-      last_commit_ = Clock::now();
-    }
+        options_.seconds_between_commits)
+      commit();
     progress.show_read({entry.file_bytes, out_.tokens()});
   }
 
@@ -196,7 +199,8 @@ std::string names_of_files(const std::vector<fs::path>& inputs) {
   return printable(names, max_source_bytes);
 }
 
-PreparedFiles write_files(const PrepareOptions& options, const Tokenizer& tokenizer, PartialTokens& partial) {
+PreparedFiles write_files(const PrepareOptions& options, const Tokenizer& tokenizer, PartialTokens& partial,
+                          Ingest& ingest) {
   const std::int64_t tokens = partial.tokens();
   SplitTokenWriter writer(
       options.output,
@@ -205,6 +209,7 @@ PreparedFiles write_files(const PrepareOptions& options, const Tokenizer& tokeni
   IngestProgress progress(0);
   partial.copy_to(
       writer, [&](std::int64_t written) { progress.show_written(options.output.string(), written, tokens); });
+  ingest.commit();  // a run killed between the two files' renames is unfinished, not a finished output
   return writer.finish();
 }
 
@@ -216,9 +221,10 @@ PreparedFiles prepare_tokens(const PrepareOptions& options, const Tokenizer& tok
   if (options.output.has_parent_path()) create_folders(options.output.parent_path());
   PartialTokens partial(options.output, tokenizer.vocab_size(), options.fresh);
   if (!options.fresh && partial.record().is_null()) refuse_existing(options.output, options.validation);
-  Ingest(options, tokenizer, partial).run();
+  Ingest ingest(options, tokenizer, partial);
+  ingest.run();
   if (partial.tokens() == 0) fail(ExitCode::data, "{}: no text in it", names_of_files(options.inputs));
-  const PreparedFiles files = write_files(options, tokenizer, partial);
+  const PreparedFiles files = write_files(options, tokenizer, partial, ingest);
   partial.remove();
   return files;
 }
