@@ -22,6 +22,18 @@ add_library(flasheva_zstd INTERFACE)
 target_include_directories(flasheva_zstd INTERFACE ${ZSTD_INCLUDE})
 target_link_libraries(flasheva_zstd INTERFACE ${ZSTD_LIBRARY})
 
+find_path(PCRE2_INCLUDE pcre2.h REQUIRED)
+find_library(PCRE2_LIBRARY pcre2-8 REQUIRED)
+add_library(flasheva_pcre2 INTERFACE)
+target_include_directories(flasheva_pcre2 INTERFACE ${PCRE2_INCLUDE})
+target_link_libraries(flasheva_pcre2 INTERFACE ${PCRE2_LIBRARY})
+
+find_path(UTF8PROC_INCLUDE utf8proc.h REQUIRED)
+find_library(UTF8PROC_LIBRARY utf8proc REQUIRED)
+add_library(flasheva_utf8proc INTERFACE)
+target_include_directories(flasheva_utf8proc INTERFACE ${UTF8PROC_INCLUDE})
+target_link_libraries(flasheva_utf8proc INTERFACE ${UTF8PROC_LIBRARY})
+
 if(FLASHEVA_CUDA)
   find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
   if(NVCC)

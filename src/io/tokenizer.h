@@ -11,28 +11,33 @@
 
 namespace flasheva {
 
+// Threads may share a tokenizer: every member function may be called from many at once.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
+  // Byte-level BPE reads UTF-8, with U+FFFD for what is malformed, as Python's errors="replace" gives it.
   virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
   // Bytes of the longest start of `text`, about `max_bytes` at most and never 0 for text that is not empty,
   // that can be encoded apart from the rest without changing an id: so files are encoded in pieces.
   virtual std::size_t piece(std::string_view text, std::size_t max_bytes) const = 0;
-  // The bytes of the tokens, one after another; special tokens give none. Ids must be below vocab_size().
+  // The bytes of the tokens, one after another; special tokens, and ids that no token has, give none.
   virtual std::string decode(const std::vector<std::int32_t>& tokens) const = 0;
   virtual std::int64_t vocab_size() const = 0;
+  // What ends a document: the `eos_token` of the folder's tokenizer_config.json, else of
+  // special_tokens_map.json, else the special token <|endoftext|>.
   virtual std::optional<std::int32_t> eos_token_id() const = 0;
-  // Bytes of text that one token stands for; 0 for special tokens.
+  // Bytes that decode() gives for one token.
   virtual std::int64_t bytes_of(std::int32_t token) const = 0;
-  // What token files keep in their `tokenizer` attribute.
+  // What token files keep in their `tokenizer` attribute: `bytes`, or the folder.
   virtual std::string name() const = 0;
   // Writes the files that Hugging Face's AutoTokenizer loads to the same ids.
   virtual void write_files(const std::filesystem::path& folder) const = 0;
 };
 
-// `bytes` (id = byte value, vocabulary 256), or a folder with a tokenizer.json. Error{usage} for an unknown
-// name, Error{data} for a tokenizer.json that is broken or has an unsupported part (named).
+// `bytes` (id = byte value, vocabulary 256), or a folder with a tokenizer.json as GPT-NeoX and Pythia have it
+// (what is read of it: tokenizer/tokenizer_json.h). Error{usage} for an unknown name, Error{data} for a file
+// that is broken or has an unsupported part (named).
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name_or_folder);
 
 // The tokenizer that a tokenizer.json describes; `where` names the file in messages. The fuzz target.
