@@ -75,7 +75,7 @@ std::vector<Kind> make_kinds() {
       if (composed && last < static_cast<utf8proc_int32_t>(table_size)) kinds[last] = Kind::other;
     }
   }
-  for (const CodePointRange& range : newer_mark_ranges)
+  for (const CodePointRange& range : inert_mark_ranges)
     std::fill(kinds.begin() + range.first, kinds.begin() + range.last + 1, Kind::inert);
   return kinds;
 }

@@ -28,7 +28,7 @@ std::string in_class(std::span<const CodePointRange> ranges) {
 std::string word_pattern() {
   const std::string space = in_class(white_space_ranges);
   const std::string letter = "\\p{L}" + in_class(newer_letter_ranges);
-  const std::string number = "\\p{N}" + in_class(newer_number_ranges);
+  const std::string number = "\\p{N}" + in_class(newer_digit_ranges) + in_class(newer_number_ranges);
   return fmt::format("'(?:s|t|re|ve|m|ll|d)| ?[{1}]+| ?[{2}]+| ?[^{0}{1}{2}]+|[{0}]+(?![^{0}])|[{0}]+", space,
                      letter, number);
 }
@@ -79,7 +79,8 @@ std::size_t WordFinder::end_of_word(std::string_view text, std::size_t at) {
 
 bool is_word_character(char32_t code) {
   static const Pattern pattern("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}" +
-                               in_class(newer_letter_ranges) + in_class(newer_number_ranges) + "]");
+                               in_class(newer_letter_ranges) + in_class(newer_digit_ranges) +
+                               in_class(newer_mark_ranges) + "]");
   std::array<utf8proc_uint8_t, 4> bytes;
   const auto count = utf8proc_encode_char(static_cast<utf8proc_int32_t>(code), bytes.data());
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(count));
