@@ -71,7 +71,8 @@ void Bpe::encode_anew(std::string_view word, std::vector<std::int32_t>& tokens, 
 // The queue holds rank << 32 | place, smallest first. An entry is out of date if the symbol at that place has
 // another rank by now.
 void Bpe::merge_all(Workspace& workspace) const {
-  auto& [symbols, queue, cache] = workspace;
+  auto& symbols = workspace.symbols;
+  auto& queue = workspace.queue;
   const auto size = static_cast<std::uint32_t>(symbols.size());
   const auto set_rank = [&](std::uint32_t at) {
     Workspace::Symbol& symbol = symbols[at];
