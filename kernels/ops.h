@@ -203,11 +203,15 @@ class Ops {
   virtual void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
                                       double scale) = 0;
 
-  // --- optimizer -------------------------------------------------------------------------------------------
+  // --- norms ----------------------------------------------------------------------------------------------
 
   // The sum of the squares of all elements of x (float32, bfloat16 or float64), added up in float64: finite
   // if and only if all of them are.
   virtual double sum_of_squares(Tensor x) = 0;
+  // The sum of the squares of x - y, tensors of one type and shape, in float64.
+  virtual double squared_distance(Tensor x, Tensor y) = 0;
+
+  // --- optimizer ------------------------------------------------------------------------------------------
 
   // PyTorch's AdamW on float32 (or float64) tensors of one size, g = gradient * gradient_scale:
   //     w -= lr wd w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2

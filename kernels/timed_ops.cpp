@@ -195,6 +195,12 @@ double TimedOps::sum_of_squares(Tensor x) {
   return sum;
 }
 
+double TimedOps::squared_distance(Tensor x, Tensor y) {
+  double sum = 0;
+  measure("squared_distance", {}, {x, y}, 0, [&] { sum = ops_.squared_distance(x, y); });
+  return sum;
+}
+
 void TimedOps::adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
                      const AdamWConfig& config) {
   measure("adamw", {}, {weight, weight, low_precision, m, m, v, v, gradient}, 0,

@@ -70,6 +70,7 @@ class CpuOps final : public Ops {
                               double scale) override;
 
   double sum_of_squares(Tensor x) override;
+  double squared_distance(Tensor x, Tensor y) override;
   void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
              const AdamWConfig& config) override;
 

@@ -1,4 +1,4 @@
-//     sum of squares of all elements, in float64
+//     sum of squares of all elements, and of the differences of two tensors, in float64
 // Blocks of a fixed size are summed by themselves and then in order: the same result on any number of
 // threads.
 #include <cstring>
@@ -21,12 +21,13 @@ Doubles load_as_doubles(const float* x) {
   return __builtin_convertvector(values, Doubles);
 }
 
+double element(double x) { return x; }
+double element(float x) { return static_cast<double>(x); }
+double element(bf16 x) { return static_cast<double>(static_cast<float>(x)); }
+
 double sum_of_block(const bf16* x, std::int64_t size) {
   double sum = 0;
-  for (std::int64_t i = 0; i < size; ++i) {
-    const auto value = static_cast<double>(static_cast<float>(x[i]));
-    sum += value * value;
-  }
+  for (std::int64_t i = 0; i < size; ++i) sum += element(x[i]) * element(x[i]);
   return sum;
 }
 
@@ -41,7 +42,34 @@ double sum_of_block(const T* x, std::int64_t size) {
       sums[j] += values * values;
     }
   double sum = simd::sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  for (; i < size; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  for (; i < size; ++i) sum += element(x[i]) * element(x[i]);
+  return sum;
+}
+
+template <class T>
+double distance_of_block(const T* x, const T* y, std::int64_t size) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < size; ++i) {
+    const double difference = element(x[i]) - element(y[i]);
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+// The sum over elements 0 .. size - 1 of block_sum(first, count), called for blocks of them.
+template <class BlockSum>
+double sum_of_blocks(GrowingBuffer& memory, std::int64_t size, const BlockSum& block_sum) {
+  constexpr std::int64_t block_size = 16384;
+  const std::int64_t blocks = (size + block_size - 1) / block_size;
+  double* partials = memory.take<double>(blocks);
+  parallel_rows(blocks, block_size, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t block = first; block < last; ++block) {
+      const std::int64_t begin = block * block_size;
+      partials[block] = block_sum(begin, std::min(block_size, size - begin));
+    }
+  });
+  double sum = 0;
+  for (std::int64_t block = 0; block < blocks; ++block) sum += partials[block];
   return sum;
 }
 
@@ -49,20 +77,25 @@ double sum_of_block(const T* x, std::int64_t size) {
 
 double CpuOps::sum_of_squares(Tensor x) {
   FLASHEVA_CHECK(matches(x, x.dtype, x.shape));
-  constexpr std::int64_t block_size = 16384;
-  const std::int64_t blocks = (x.size() + block_size - 1) / block_size;
-  double* partials = partials_.take<double>(blocks);
-  const auto sum_blocks = [=]<class T>(const T* elements) {
-    parallel_rows(blocks, block_size, [=](std::int64_t first, std::int64_t last) {
-      for (std::int64_t block = first; block < last; ++block) {
-        const std::int64_t begin = block * block_size;
-        partials[block] = sum_of_block(elements + begin, std::min(block_size, x.size() - begin));
-      }
-    });
-  };
-  dispatch(x.dtype, [&]<class T>(T) { sum_blocks(x.as<T>()); });
   double sum = 0;
-  for (std::int64_t block = 0; block < blocks; ++block) sum += partials[block];
+  dispatch(x.dtype, [&]<class T>(T) {
+    const T* elements = x.as<T>();
+    sum = sum_of_blocks(partials_, x.size(), [=](std::int64_t first, std::int64_t count) {
+      return sum_of_block(elements + first, count);
+    });
+  });
+  return sum;
+}
+
+double CpuOps::squared_distance(Tensor x, Tensor y) {
+  FLASHEVA_CHECK(matches(x, x.dtype, x.shape) && matches(y, x.dtype, x.shape));
+  double sum = 0;
+  dispatch(x.dtype, [&]<class T>(T) {
+    const T *a = x.as<T>(), *b = y.as<T>();
+    sum = sum_of_blocks(partials_, x.size(), [=](std::int64_t first, std::int64_t count) {
+      return distance_of_block(a + first, b + first, count);
+    });
+  });
   return sum;
 }
 

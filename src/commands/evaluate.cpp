@@ -29,6 +29,7 @@ namespace {
 struct Options {
   std::string model, data, questions, details, json, precision = "fp32";
   std::int64_t sequence_length = 0;  // 0: the model's max_position_embeddings, or the whole file if shorter
+  bool attention_error = false;
   DeviceOptions device;
 };
 
@@ -50,7 +51,8 @@ std::int64_t bytes_of_targets(const TokenBatch& batch, const Tokenizer& tokenize
 
 // Adds up sequences of one length, `first_token` on.
 void evaluate_range(InferenceModel& model, TokenFile& file, const Tokenizer* tokenizer,
-                    std::int64_t first_token, std::int64_t sequences, std::int64_t length, Totals& totals) {
+                    std::int64_t first_token, std::int64_t sequences, std::int64_t length, Totals& totals,
+                    AttentionErrors* errors) {
   const std::int64_t per_batch = std::min(sequences, std::max<std::int64_t>(1, rows_per_batch / length));
   HostBatch host;
   MemoryPlan plan;
@@ -63,7 +65,7 @@ void evaluate_range(InferenceModel& model, TokenFile& file, const Tokenizer* tok
       read_tokens(file, first_token + (first + i) * length, host, i, length);
     const TokenBatch batch{
         {count, length}, host.tokens.rows(0, rows), host.targets.rows(0, rows), host.mask.rows(0, rows)};
-    const LossSums sums = model.evaluate(batch);
+    const LossSums sums = model.evaluate(batch, errors);
     totals.nats += sums.nats;
     totals.correct += sums.correct;
     totals.targets += counted_targets(host, count, length);
@@ -90,8 +92,10 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
   const auto tokenizer = tokenizer_of_folder(options.model);
   const auto start = std::chrono::steady_clock::now();
   Totals totals;
-  evaluate_range(model, file, tokenizer.get(), 0, whole, length, totals);
-  if (rest > 0) evaluate_range(model, file, tokenizer.get(), whole * length, 1, rest, totals);
+  AttentionErrors errors(model.config());
+  AttentionErrors* const asked = options.attention_error ? &errors : nullptr;
+  evaluate_range(model, file, tokenizer.get(), 0, whole, length, totals, asked);
+  if (rest > 0) evaluate_range(model, file, tokenizer.get(), whole * length, 1, rest, totals, asked);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (totals.targets == 0) fail(ExitCode::data, "{}: the loss mask counts no target", options.data);
 
@@ -102,6 +106,7 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
       {"tokens", totals.targets},      {"tokens_per_second", static_cast<double>(totals.tokens) / seconds}};
   if (totals.bytes > 0)
     result["bits_per_byte"] = totals.nats / std::numbers::ln2 / static_cast<double>(totals.bytes);
+  if (options.attention_error) result["attention_error"] = errors.relative();
   return result;
 }
 
@@ -113,7 +118,9 @@ void run(const Options& options) {
     return evaluate_questions({options.model, options.questions, options.json, options.details,
                                options.precision, options.sequence_length},
                               *ops);
-  print_figures(evaluate(options, *ops), options.json);
+  const nlohmann::ordered_json figures = evaluate(options, *ops);
+  print_figures(figures, options.json);
+  if (options.attention_error) print_by_layer("attention_error", figures["attention_error"]);
 }
 
 }  // namespace
@@ -134,6 +141,8 @@ void add_evaluate(CLI::App& program) {
       ->check(CLI::PositiveNumber);
   command->add_option("--precision", options->precision, "fp32 or bf16")
       ->check(CLI::IsMember(names_of<Precision>()));
+  command->add_flag("--attention-error", options->attention_error,
+                    "also how far each layer's attention is from exact softmax attention");
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);
   command->callback([options] { run(*options); });

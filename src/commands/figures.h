@@ -11,6 +11,9 @@ namespace flasheva {
 // too.
 void print_figures(const nlohmann::ordered_json& figures, const std::string& json_path);
 
+// One line for every layer that has a value; null for those that have none.
+void print_by_layer(const std::string& name, const nlohmann::ordered_json& values);
+
 double median(std::vector<double> values);
 
 }  // namespace flasheva

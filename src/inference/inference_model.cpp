@@ -66,8 +66,8 @@ void InferenceModel::logits(Tensor out, Tensor tokens, Extent extent) {
   network_.logits({ops_, extent, {}}, out, tokens);
 }
 
-LossSums InferenceModel::evaluate(const TokenBatch& batch) {
-  return network_.evaluate({ops_, batch.extent, {}}, batch);
+LossSums InferenceModel::evaluate(const TokenBatch& batch, AttentionErrors* errors) {
+  return network_.evaluate({ops_, batch.extent, {}}, batch, errors);
 }
 
 TokenLosses InferenceModel::token_losses(const TokenBatch& batch) {

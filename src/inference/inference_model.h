@@ -53,7 +53,7 @@ class InferenceModel : public LoadedModel {
 
   // out (rows, V) = logits of the last `rows` tokens of the batch; tokens (N) int32.
   void logits(Tensor out, Tensor tokens, Extent extent);
-  LossSums evaluate(const TokenBatch& batch);
+  LossSums evaluate(const TokenBatch& batch, AttentionErrors* errors = nullptr);
   // Valid until the next call of any.
   TokenLosses token_losses(const TokenBatch& batch);
 

@@ -131,9 +131,10 @@ void GptNeoX::run_blocks(const PassContext& pass, Tensor tokens, const Step& ste
                       output_.rows(0, N));
 }
 
-void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens) {
+void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens, AttentionErrors* errors) {
   run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
     blocks_[layer]->forward(pass, out, saved(layer), work_, cosine_, sine_);
+    if (errors != nullptr) errors->add(pass, layer, saved(layer), work_);
   });
 }
 
@@ -160,9 +161,9 @@ void GptNeoX::decode(const PassContext& pass, Tensor logits, Tensor tokens,
   pass.ops.linear_forward(logits, final_normed_.rows(0, pass.extent.sequences), embed_out_.weight, {});
 }
 
-LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch) {
+LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch, AttentionErrors* errors) {
   const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, config_.vocab_size);
-  forward_blocks(pass, batch.tokens);
+  forward_blocks(pass, batch.tokens, errors);
   for (std::int64_t first = 0; first < N; first += slice) {
     const std::int64_t rows = std::min(slice, N - first);
     const Tensor slice_logits = head_logits_.rows(0, rows);

@@ -14,6 +14,7 @@
 
 #include "kernels/buffer.h"
 #include "src/layers/block.h"
+#include "src/model/attention_error.h"
 #include "src/model/parameters.h"
 
 namespace flasheva {
@@ -60,8 +61,8 @@ class GptNeoX {
   void decode(const PassContext& pass, Tensor logits, Tensor tokens, const std::vector<LayerCache>& cache,
               const CachePlaces& places);
 
-  // The losses of a batch, without gradients.
-  LossSums evaluate(const PassContext& pass, const TokenBatch& batch);
+  // The losses of a batch, without gradients; `errors`, where given, gets each layer's attention error.
+  LossSums evaluate(const PassContext& pass, const TokenBatch& batch, AttentionErrors* errors = nullptr);
   // Of each target of the last evaluate(): its loss in nats, and 1 where it had the largest logit; uint8. 0
   // where it does not count. (N) or longer.
   Tensor losses() const { return losses_; }
@@ -83,7 +84,7 @@ class GptNeoX {
  private:
   void plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
                         bool training);
-  void forward_blocks(const PassContext& pass, Tensor tokens);
+  void forward_blocks(const PassContext& pass, Tensor tokens, AttentionErrors* errors = nullptr);
   template <class Step>
   void run_blocks(const PassContext& pass, Tensor tokens, const Step& step);
   double backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,

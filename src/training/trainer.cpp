@@ -206,7 +206,7 @@ std::uint64_t Trainer::weights_checksum() const {
   return checksum_of(std::as_bytes(std::span(checksums)));
 }
 
-ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences) {
+ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences, AttentionErrors* errors) {
   const std::int64_t T = config_.data.sequence_length, total = std::min(sequences, data.sequences(T));
   const int rank = communicator_.rank(), ranks = communicator_.size();
   const std::int64_t end = first_sequence_of_rank(total, rank + 1, ranks);
@@ -216,12 +216,13 @@ ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences) {
     const std::int64_t count = std::min(micro, end - first);
     for (std::int64_t i = 0; i < count; ++i) read_sequence(data, first + i, work_.batch, i, T);
     const TokenBatch batch = micro_batch(0, count);
-    const LossSums losses = model_.network.evaluate({ops_, batch.extent, {}}, batch);
+    const LossSums losses = model_.network.evaluate({ops_, batch.extent, {}}, batch, errors);
     sums[0] += losses.nats;
     sums[1] += static_cast<double>(losses.correct);
     sums[2] += static_cast<double>(counted_targets(work_.batch, count, T));
   }
   communicator_.all_reduce_sum(sums);
+  if (errors != nullptr) communicator_.all_reduce_sum(errors->sums());
   const double counted = std::max(1.0, sums[2]);
   return {sums[0] / counted, sums[1] / counted, static_cast<std::int64_t>(sums[2])};
 }

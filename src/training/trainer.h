@@ -77,8 +77,8 @@ class Trainer {
   std::uint64_t weights_checksum() const;
 
   // Mean loss over the first `sequences` sequences of the file (all, if fewer), noise off, in the phase's
-  // precision.
-  ValidationResult validate(TokenFile& data, std::int64_t sequences);
+  // precision; `errors`, where given, gets each layer's attention error.
+  ValidationResult validate(TokenFile& data, std::int64_t sequences, AttentionErrors* errors = nullptr);
 
  private:
   struct Model {

@@ -39,5 +39,28 @@ TEST(SumOfSquares, TakesBfloat16) {
   EXPECT_EQ(ops->sum_of_squares(x), INFINITY);
 }
 
+TEST(SquaredDistance, IsExactToFloat64) {
+  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  std::mt19937_64 generator(7);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
+    for (const std::int64_t size : {1, 7, 300, 16385, 100003}) {
+      TestTensor x = TestTensor::random(dtype, {size}, generator),
+                 y = TestTensor::random(dtype, {size}, generator);
+      double expected = 0;
+      for (std::int64_t i = 0; i < size; ++i) expected += std::pow(x.get(i) - y.get(i), 2);
+      EXPECT_NEAR(ops->squared_distance(x, y), expected, 1e-12 * expected) << size;
+      EXPECT_EQ(ops->squared_distance(x, x), 0);
+      y.set(size - 1, NAN);
+      EXPECT_TRUE(std::isnan(ops->squared_distance(x, y))) << size;
+    }
+}
+
+TEST(SquaredDistance, RefusesTensorsOfOtherShapesAndTypes) {
+  const std::unique_ptr<Ops> ops = make_cpu_ops(1);
+  TestTensor x(DType::f32, {4}), longer(DType::f32, {5}), wide(DType::f64, {4});
+  EXPECT_THROW(ops->squared_distance(x, longer), std::logic_error);
+  EXPECT_THROW(ops->squared_distance(x, wide), std::logic_error);
+}
+
 }  // namespace
 }  // namespace flasheva

@@ -27,7 +27,8 @@ TEST(TimedOpsTest, CallsTheOperationAndCountsItByShape) {
   EXPECT_GT(total.seconds, 0);
 
   EXPECT_EQ(timed.sum_of_squares(x), ops->sum_of_squares(x));
-  EXPECT_EQ(timed.totals().size(), 2u);
+  EXPECT_EQ(timed.squared_distance(x, x), 0);
+  EXPECT_EQ(timed.totals().size(), 3u);
   timed.clear();
   EXPECT_TRUE(timed.totals().empty());
 }
