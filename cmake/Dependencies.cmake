@@ -34,6 +34,9 @@ add_library(flasheva_utf8proc INTERFACE)
 target_include_directories(flasheva_utf8proc INTERFACE ${UTF8PROC_INCLUDE})
 target_link_libraries(flasheva_utf8proc INTERFACE ${UTF8PROC_LIBRARY})
 
+find_path(ISAL_INCLUDE isa-l/crc.h REQUIRED)  # CRC32C of TensorBoard's files
+find_library(ISAL_LIBRARY isal REQUIRED)
+
 if(FLASHEVA_CUDA)
   find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
   if(NVCC)

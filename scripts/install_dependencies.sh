@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 packages=(
   g++ cmake ninja-build ccache
   libdnnl-dev ocl-icd-opencl-dev libhdf5-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev libxxhash-dev
-  zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev
+  zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libisal-dev
   libopenmpi-dev openmpi-bin openssh-client  # mpirun looks for ssh even where all ranks are local
   libgtest-dev libgmock-dev
   clang libclang-rt-dev libomp-dev      # the fuzz targets

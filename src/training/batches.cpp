@@ -25,4 +25,23 @@ void read_tokens(TokenFile& file, std::int64_t first_token, HostBatch& batch, st
             {batch.targets.as<std::int32_t>() + at, length}, {batch.mask.as<std::uint8_t>() + at, length});
 }
 
+std::int64_t bytes_of_targets(TokenFile& file, std::int64_t sequences, std::int64_t tokens_per_sequence,
+                              const Tokenizer& tokenizer) {
+  HostBatch batch;
+  MemoryPlan plan;
+  batch.plan(plan, 1, tokens_per_sequence);
+  Buffer memory(plan.bytes());
+  memory.bind(plan);
+  std::int64_t bytes = 0;
+  for (std::int64_t sequence = 0; sequence < sequences; ++sequence) {
+    read_sequence(file, sequence, batch, 0, tokens_per_sequence);
+    for (std::int64_t i = 0; i < tokens_per_sequence; ++i) {
+      const std::int32_t target = batch.targets.as<std::int32_t>()[i];
+      if (batch.mask.as<std::uint8_t>()[i] != 0 && target < tokenizer.vocab_size())
+        bytes += tokenizer.bytes_of(target);
+    }
+  }
+  return bytes;
+}
+
 }  // namespace flasheva

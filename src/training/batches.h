@@ -8,6 +8,7 @@
 #include "kernels/buffer.h"
 #include "src/io/sequence_order.h"
 #include "src/io/token_file.h"
+#include "src/io/tokenizer.h"
 
 namespace flasheva {
 
@@ -32,5 +33,9 @@ inline void read_sequence(TokenFile& file, std::int64_t index, HostBatch& batch,
                           std::int64_t tokens_per_sequence) {
   read_tokens(file, index * tokens_per_sequence, batch, place, tokens_per_sequence);
 }
+
+// Bytes of text that the counted targets of the file's first `sequences` sequences stand for.
+std::int64_t bytes_of_targets(TokenFile& file, std::int64_t sequences, std::int64_t tokens_per_sequence,
+                              const Tokenizer& tokenizer);
 
 }  // namespace flasheva

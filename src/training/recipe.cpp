@@ -2,13 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <optional>
 
 #include "src/core/error.h"
 #include "src/core/log.h"
+#include "src/core/machine.h"
 #include "src/io/model_folder.h"
 #include "src/training/guards.h"
 #include "src/training/run_state.h"
@@ -61,6 +65,7 @@ class Recipe {
       log_line(fmt::format("{}: finished after {} steps", config_.run.output.string(), progress_.step));
       return TrainOutcome::already_finished;
     }
+    count_validation_bytes();
     const StopSignal stop;
     for (; !state_.finished(); ++progress_.phase, progress_.step_in_phase = progress_.skipped_in_phase = 0)
       if (!run_phase(config_.phases[static_cast<std::size_t>(progress_.phase)]))
@@ -76,12 +81,13 @@ class Recipe {
     log_line(fmt::format("phase {}: {} steps, {}, {} of {} parameters trained", phase.name, phase.steps,
                          to_string(phase.precision), trainer_.parameters().trained_count(),
                          trainer_.parameters().count()));
-    if (progress_.step_in_phase == 0) validate(phase);
+    if (progress_.step_in_phase == 0) validate(phase, /*attention_error=*/progress_.step == 0);
     timer_start();
     while (progress_.step_in_phase < phase.steps) {
       if (!run_step(phase)) continue;
       const bool last = progress_.step_in_phase == phase.steps;
-      if (last || progress_.step % config_.evaluate.every == 0) paused([&] { validate(phase); });
+      if (last || progress_.step % config_.evaluate.every == 0)
+        paused([&] { validate(phase, /*attention_error=*/last); });
       if (progress_.step % config_.guards.weights_every == 0)
         paused([&] { guards_.compare_weights(trainer_, place(phase)); });
       const bool stop = on_any_rank(communicator_, StopSignal::requested());
@@ -120,18 +126,48 @@ class Recipe {
     return true;
   }
 
-  void validate(const PhaseConfig& phase) {
+  std::int64_t validation_sequences() const {
+    return std::min(config_.evaluate.batches * config_.batch.sequences,
+                    validation_data_->sequences(config_.data.sequence_length));
+  }
+
+  void count_validation_bytes() {
+    succeed_together(communicator_, [&] {
+      if (validation_data_ && state_.tokenizer() != nullptr)
+        validation_bytes_ = bytes_of_targets(*validation_data_, validation_sequences(),
+                                             config_.data.sequence_length, *state_.tokenizer());
+    });
+  }
+
+  void validate(const PhaseConfig& phase, bool attention_error) {
     if (!validation_data_) return;
+    attention_error = attention_error && !model_config_.full_attention_everywhere();
+    AttentionErrors errors(model_config_);
     const ValidationResult result =
-        trainer_.validate(*validation_data_, config_.evaluate.batches * config_.batch.sequences);
+        trainer_.validate(*validation_data_, validation_sequences(), attention_error ? &errors : nullptr);
     log_line(fmt::format("phase {} step {}: validation loss {:.4f}", phase.name, progress_.step_in_phase,
                          result.loss));
-    state_.record({{"phase", phase.name},
-                   {"step", progress_.step_in_phase},
-                   {"run_step", progress_.step},
-                   {"validation_loss", result.loss},
-                   {"validation_accuracy", result.accuracy},
-                   {"validation_targets", result.targets}});
+    nlohmann::ordered_json entry = entry_of(phase);
+    entry["validation_loss"] = result.loss;
+    if (validation_bytes_ > 0)
+      entry["validation_bits_per_byte"] = result.loss * static_cast<double>(result.targets) /
+                                          std::numbers::ln2 / static_cast<double>(validation_bytes_);
+    entry["validation_accuracy"] = result.accuracy;
+    entry["validation_targets"] = result.targets;
+    state_.record(entry);
+    if (attention_error) record_attention_error(phase, errors.relative());
+  }
+
+  void record_attention_error(const PhaseConfig& phase, const std::vector<double>& errors) {
+    nlohmann::ordered_json entry = entry_of(phase);
+    entry["attention_error"] = errors;
+    state_.record(entry);
+    double largest = 0;
+    for (const double error : errors) largest = std::fmax(largest, error);
+    log_line(
+        fmt::format("{}: attention differs from exact softmax attention by at most {:.4f} (a layer's "
+                    "relative error)",
+                    place(phase), largest));
   }
 
   // --- what people see ------------------------------------------------------------------------------------
@@ -140,14 +176,18 @@ class Recipe {
     return fmt::format("phase {}, step {}", phase.name, progress_.step_in_phase);
   }
 
+  // What every entry of metrics.jsonl begins with.
+  nlohmann::ordered_json entry_of(const PhaseConfig& phase) const {
+    return {{"phase", phase.name}, {"step", progress_.step_in_phase}, {"run_step", progress_.step}};
+  }
+
   void warn(const PhaseConfig& phase, const StepResult& result, const std::string& fault) {
     log_warning(place(phase) + ": " + fault);
-    state_.record({{"phase", phase.name},
-                   {"step", progress_.step_in_phase},
-                   {"run_step", progress_.step},
-                   {"warning", fault},
-                   {"updated", result.updated},
-                   {"skipped_in_phase", progress_.skipped_in_phase}});
+    nlohmann::ordered_json entry = entry_of(phase);
+    entry["warning"] = fault;
+    entry["updated"] = result.updated;
+    entry["skipped_in_phase"] = progress_.skipped_in_phase;
+    state_.record(entry);
   }
 
   void timer_start() {
@@ -180,13 +220,12 @@ class Recipe {
 
   void log_step(const PhaseConfig& phase, const StepResult& result) {
     const double speed = tokens_per_second();
-    nlohmann::ordered_json entry = {{"phase", phase.name},
-                                    {"step", progress_.step_in_phase},
-                                    {"run_step", progress_.step},
-                                    {"loss", result.loss},
-                                    {"lr", result.lr},
-                                    {"grad_norm", result.gradient.global},
-                                    {"tokens_per_second", speed}};
+    nlohmann::ordered_json entry = entry_of(phase);
+    entry["loss"] = result.loss;
+    entry["lr"] = result.lr;
+    entry["grad_norm"] = result.gradient.global;
+    entry["tokens_per_second"] = speed;
+    entry["peak_memory_bytes"] = peak_memory_bytes();
     if (progress_.step % config_.log.layers_every == 0) entry["grad_norm_by_part"] = result.gradient.by_part;
     state_.record(entry);
     log_line(fmt::format("phase {} step {}/{}: loss {:.4f}  lr {:.2e}  gradient norm {:.3f}  {:.0f} tokens/s",
@@ -207,6 +246,7 @@ class Recipe {
   Communicator& communicator_;
   double timer_from_ = 0, timed_seconds_ = 0;
   std::int64_t timed_tokens_ = 0;
+  std::int64_t validation_bytes_ = 0;  // of the validation's targets; 0 where no tokenizer is known
 };
 
 }  // namespace

@@ -2,7 +2,9 @@
 // end.
 //
 // The output folder:
+//     run.json           config and machine of the last start
 //     metrics.jsonl      one object a logged step or validation
+//     events.out.*       the same for TensorBoard
 //     checkpoints/       see io/checkpoint.h
 //     tokenizer/         the run's tokenizer files, where it has a tokenizer
 //     model/             the finished model

@@ -2,11 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <limits>
-
 #include "src/core/error.h"
 #include "src/core/file.h"
 #include "src/core/log.h"
+#include "src/core/machine.h"
 #include "src/io/model_folder.h"
 #include "src/io/tokenizer.h"
 #include "src/model/initialize.h"
@@ -56,7 +55,7 @@ RunState::RunState(const Config& config, const ModelConfig& before, const ModelC
     : config_(config),
       before_(before),
       model_config_(model),
-      tokenizer_(std::move(tokenizer)),
+      tokenizer_name_(std::move(tokenizer)),
       trainer_(trainer),
       ops_(ops),
       communicator_(communicator),
@@ -86,10 +85,17 @@ void RunState::prepare_tokenizer() {
   const fs::path& from = config_.model.from;
   if (!from.empty() && fs::exists(from / "tokenizer.json")) {
     tokenizer_folder_ = from;
-  } else if (from.empty() && (tokenizer_ == "bytes" || fs::exists(fs::path(tokenizer_) / "tokenizer.json"))) {
+    try {
+      tokenizer_ = tokenizer_of_folder(from);
+    } catch (const Error& error) {  // training needs none
+      log_warning(fmt::format("no bits per byte: {}", error.what()));
+    }
+  } else if (from.empty() &&
+             (tokenizer_name_ == "bytes" || fs::exists(fs::path(tokenizer_name_) / "tokenizer.json"))) {
     tokenizer_folder_ = output_ / "tokenizer";
     create_folders(tokenizer_folder_);
-    make_tokenizer(tokenizer_)->write_files(tokenizer_folder_);
+    tokenizer_ = make_tokenizer(tokenizer_name_);
+    tokenizer_->write_files(tokenizer_folder_);
   }
 }
 
@@ -118,9 +124,26 @@ void RunState::start_from(const std::optional<FoundCheckpoint>& found) {
   } else {
     report_swap(load_parameters(trainer_.parameters(), model_config_, before_, config_.model.from));
   }
-  if (writes_)
-    metrics_.emplace(output_ / "metrics.jsonl",
-                     finished() ? std::numeric_limits<std::uint64_t>::max() : metrics_bytes);
+  if (writes_ && !finished()) open_logs(metrics_bytes);
+}
+
+void RunState::open_logs(std::uint64_t metrics_bytes) {
+  const std::string text = description().dump(1) + "\n";
+  write_file_atomically(output_ / "run.json", text);
+  metrics_.emplace(output_ / "metrics.jsonl", metrics_bytes);
+  if (config_.log.tensorboard) tensorboard_.emplace(output_, "```\n" + text + "```\n");
+}
+
+nlohmann::ordered_json RunState::description() const {
+  const Machine machine = this_machine();
+  return {{"started", unix_time()},
+          {"ranks", communicator_.size()},
+          {"machine",
+           {{"name", machine.name},
+            {"cpu", machine.cpu},
+            {"cores", machine.cores},
+            {"memory_bytes", machine.memory_bytes}}},
+          {"config", to_json(config_)}};
 }
 
 void RunState::go_on_from(const FoundCheckpoint& found) {
@@ -242,9 +265,11 @@ void RunState::write_model_if_missing() {
   if (on_any_rank(communicator_, missing)) write_model();
 }
 
-void RunState::record(const nlohmann::ordered_json& entry) {
+void RunState::record(nlohmann::ordered_json entry) {
+  entry["time"] = unix_time();
   together([&] {
     if (metrics_) metrics_->write(entry);
+    if (tensorboard_) tensorboard_->write(entry);
   });
 }
 

@@ -9,8 +9,10 @@
 #include <optional>
 
 #include "src/io/checkpoint.h"
+#include "src/io/tokenizer.h"
 #include "src/model/initialize.h"
 #include "src/training/metrics.h"
+#include "src/training/tensorboard.h"
 #include "src/training/trainer.h"
 
 namespace flasheva {
@@ -41,8 +43,11 @@ class RunState {
   void write_model();
   void write_model_if_missing();
 
-  // Appends to metrics.jsonl.
-  void record(const nlohmann::ordered_json& entry);
+  // Appends to metrics.jsonl and TensorBoard's file, with the time.
+  void record(nlohmann::ordered_json entry);
+
+  // What the run's tokens are text by; nullptr where nothing says, and on ranks that do not write.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
 
  private:
   void together(const std::function<void()>& work) { succeed_together(communicator_, work); }
@@ -50,6 +55,8 @@ class RunState {
   void prepare_output(bool fresh);
   void prepare_tokenizer();
   void start_from(const std::optional<FoundCheckpoint>& found);
+  void open_logs(std::uint64_t metrics_bytes);
+  nlohmann::ordered_json description() const;
   void go_on_from(const FoundCheckpoint& found);
   void report_swap(const SwapReport& report);
   void load_moments();
@@ -60,13 +67,15 @@ class RunState {
 
   const Config& config_;
   const ModelConfig &before_, &model_config_;
-  const std::string tokenizer_;
+  const std::string tokenizer_name_;
   Trainer& trainer_;
   Ops& ops_;
   Communicator& communicator_;
   const bool writes_;  // rank 0
   const std::filesystem::path output_;
   std::optional<MetricsLog> metrics_;                  // where writes_
+  std::optional<TensorboardLog> tensorboard_;          // where writes_ and asked for
+  std::unique_ptr<Tokenizer> tokenizer_;               // where writes_
   std::filesystem::path tokenizer_folder_;             // empty: no tokenizer
   std::optional<std::filesystem::path> resumed_from_;  // where the current phase's moments are
 };

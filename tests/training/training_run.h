@@ -110,13 +110,13 @@ class TrainingRun {
     return testing::internal::GetCapturedStderr();
   }
 
-  // metrics.jsonl without speeds, the one figure that two equal runs need not share.
+  // metrics.jsonl without the figures that two equal runs need not share.
   std::vector<nlohmann::ordered_json> metrics() const {
     std::vector<nlohmann::ordered_json> entries;
     std::ifstream file(output() / "metrics.jsonl");
     for (std::string line; std::getline(file, line);) {
       entries.push_back(nlohmann::ordered_json::parse(line));
-      entries.back().erase("tokens_per_second");
+      for (const char* key : {"tokens_per_second", "peak_memory_bytes", "time"}) entries.back().erase(key);
     }
     return entries;
   }
