@@ -32,6 +32,6 @@ fi
 if ! cmp -s scripts/requirements.txt .venv/installed.txt; then
   echo "Setting up .venv: $(tr '\n' ' ' <scripts/requirements.txt)"
   python3 -m venv .venv
-  .venv/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
   cp scripts/requirements.txt .venv/installed.txt
 fi

@@ -2,7 +2,8 @@
 # The whole recipe on real text, in minutes on two cores: a small GPT-NeoX learns to write from Jane Austen's
 # novels, its attention is replaced by FlashEVA, and two short phases of training win back what that cost.
 #
-#     scripts/quickstart.sh    everything lands in runs/quickstart; run again, it goes on where it stopped
+#     scripts/quickstart.sh    everything lands in runs/quickstart, report.html shows it; run again, it goes on
+#                              where it stopped
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,3 +34,4 @@ $flasheva convert $runs/sliding/model $runs/export --dtype bfloat16
 $flasheva generate $runs/export --prompt "It was a truth " --max-new-tokens 200 --temperature 0.8 --seed 1
 
 python3 scripts/summarize_quickstart.py $runs
+.venv/bin/python scripts/report.py $runs/{full,block,sliding} --prompt "It was a truth " --output $runs/report.html

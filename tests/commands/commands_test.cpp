@@ -127,6 +127,40 @@ TEST_F(Commands, EvaluateWithoutTokenizerKnowsNoBytes) {
   EXPECT_TRUE(evaluate(space->at("no-tokenizer"), "validation.h5")["bits_per_byte"].is_null());
 }
 
+// Layer 1 keeps full attention. The same bfloat16 values are summed in other batches.
+TEST_F(Commands, EvaluateGivesTheAttentionErrorThatTheRunRecorded) {
+  std::vector<nlohmann::json> recorded;
+  std::ifstream file(space->folder / "tuned/metrics.jsonl");
+  for (std::string line; std::getline(file, line);)
+    if (const auto entry = nlohmann::json::parse(line); entry.contains("attention_error"))
+      recorded.push_back(entry);
+  ASSERT_EQ(recorded.size(), 3u);  // at the swap, and after each phase
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(recorded[i]["run_step"], 6 * i);
+
+  const Arguments asked = {"--sequence-length", "32", "--precision", "bf16", "--attention-error"};
+  const nlohmann::json error = evaluate(tuned(), "validation.h5", asked)["attention_error"];
+  ASSERT_EQ(error.size(), 2u);
+  const double expected = recorded[2]["attention_error"][0];
+  EXPECT_GT(expected, 0.01);
+  EXPECT_NEAR(error[0], expected, 1e-6 * expected);
+  EXPECT_TRUE(error[1].is_null());
+  EXPECT_TRUE(recorded[2]["attention_error"][1].is_null());
+  EXPECT_FALSE(evaluate(tuned(), "validation.h5").contains("attention_error"));
+}
+
+TEST_F(Commands, TrainRecordsBitsPerByteMemoryAndTheMachine) {
+  const std::vector<double> losses = space->column("pretrained", "validation_loss"),
+                            bits = space->column("pretrained", "validation_bits_per_byte");
+  ASSERT_EQ(bits.size(), losses.size());
+  for (std::size_t i = 0; i < bits.size(); ++i)  // a token is a byte
+    EXPECT_NEAR(bits[i], losses[i] / std::log(2), 1e-12 * bits[i]);
+  for (const double bytes : space->column("pretrained", "peak_memory_bytes")) EXPECT_GT(bytes, 1e6);
+  const nlohmann::json run = read_json(space->at("tuned/run.json"));
+  EXPECT_EQ(run["config"]["data"]["sequence_length"], 32);
+  EXPECT_GE(run["machine"]["cores"], 1);
+  EXPECT_EQ(run["ranks"], 1);
+}
+
 // ---- logits
 
 TEST_F(Commands, LogitsOfABatchAreThoseOfItsRows) {
