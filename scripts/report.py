@@ -193,8 +193,9 @@ def loss_figure(runs: list[Run]) -> go.Figure:
     for run in runs:
         label = f"{html.escape(run.name)}, " if len(runs) > 1 else ""
         color = color_of(runs, run)
-        for key, name, style in (("loss", "training", dict(mode="lines", opacity=0.45, line=dict(color=color, width=1))),
-                                 ("validation_loss", "validation", dict(mode="lines+markers", line=dict(color=color)))):
+        thin = dict(mode="lines", opacity=0.45, line=dict(color=color, width=1))
+        marked = dict(mode="lines+markers", line=dict(color=color))
+        for key, name, style in (("loss", "training", thin), ("validation_loss", "validation", marked)):
             entries = run.having(key)
             if entries:
                 drawn.add_scatter(x=[entry["run_step"] for entry in entries], y=[entry[key] for entry in entries],
@@ -250,7 +251,9 @@ def duration(seconds: float | None) -> str:
         return NONE
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def stage_row(run: Run, stage: Stage) -> list[str]:
@@ -328,8 +331,8 @@ def sections(runs: list[Run], arguments: argparse.Namespace) -> list[str]:
     page.append(section("Training", '<div class="figures">', *curves(runs), "</div>"))
     if damage := damage_figure(runs):
         page.append(section("Attention error by layer", as_html(damage),
-                            "<p>‖o − o<sub>full</sub>‖ / ‖o<sub>full</sub>‖: how far a layer's attention output is from "
-                            "exact softmax attention over the same queries, keys and values, on the validation "
+                            "<p>‖o − o<sub>full</sub>‖ / ‖o<sub>full</sub>‖: how far a layer's attention output is "
+                            "from exact softmax attention over the same queries, keys and values, on the validation "
                             "sequences. Layers with full attention have no bar. Training moves queries and keys too, "
                             "so a model may get better while this grows.</p>"))
     warnings = [[run.name, entry["phase"], str(entry["step"]), entry["warning"]]
@@ -366,7 +369,8 @@ def named_runs(folders: list[Path]) -> list[Run]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folder of `flasheva train`")
-    parser.add_argument("--output", type=Path, metavar="F", help="the file to write; default: report.html in the first RUN")
+    parser.add_argument("--output", type=Path, metavar="F",
+                        help="the file to write; default: report.html in the first RUN")
     parser.add_argument("--prompt", default="The ", help="what the sample goes on from")
     parser.add_argument("--no-sample", action="store_true", help="leave the sample of text out")
     parser.add_argument("--flasheva", type=Path, default=REPOSITORY / "build/release/flasheva", metavar="PROGRAM",

@@ -90,7 +90,8 @@ def scalars_of_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
             if key == "grad_norm_by_part":
                 parts = {"gradient_norm/" + re.sub(r"^layers\.", "layer_", part): norm for part, norm in value.items()}
             elif key == "attention_error":
-                parts = {f"attention_error/layer_{layer}": error for layer, error in enumerate(value) if error is not None}
+                parts = {f"attention_error/layer_{layer}": error for layer, error in enumerate(value)
+                         if error is not None}
             elif key not in ("phase", "step", "run_step", "time", "warning"):
                 parts = {key: value}
             for tag, number in parts.items():
