@@ -22,15 +22,20 @@ fs::path path_at(const fs::path& folder, double seconds) {
   return folder / fmt::format("{}{:017.6f}", prefix, seconds);
 }
 
-void remove_others(const fs::path& folder, const fs::path& kept) {
+// Empties earlier files, and removes those that were empty already: a TensorBoard that still reads a file
+// stops where it has vanished, and goes on to the next one where it has ended.
+void retire_others(const fs::path& folder, const fs::path& kept) {
   std::vector<fs::path> others;
   for (const auto& entry : fs::directory_iterator(folder))
     if (entry.path().filename().string().starts_with(prefix) && entry.path() != kept)
       others.push_back(entry.path());
   for (const fs::path& path : others) {
     std::error_code error;
-    fs::remove(path, error);
-    if (error) fail(ExitCode::disk, "{}: cannot remove: {}", path.string(), error.message());
+    if (fs::file_size(path, error) == 0)
+      fs::remove(path, error);
+    else
+      fs::resize_file(path, 0, error);
+    if (error) fail(ExitCode::disk, "{}: cannot empty or remove: {}", path.string(), error.message());
   }
 }
 
@@ -69,7 +74,7 @@ TensorboardLog::TensorboardLog(const fs::path& folder, const std::string& descri
   file_.begin_session({now, 0});
   file_.write_text({now, 0}, "run", description);
   repeat(folder / "metrics.jsonl");
-  remove_others(folder, path_at(folder, now));
+  retire_others(folder, path_at(folder, now));
 }
 
 void TensorboardLog::repeat(const fs::path& metrics) {

@@ -16,7 +16,7 @@ namespace flasheva {
 
 class TensorboardLog {
  public:
-  // The event file of the run in `folder`; earlier ones are removed. `description` is shown as text
+  // The event file of the run in `folder`; earlier ones are emptied. `description` is shown as text
   // (Markdown).
   TensorboardLog(const std::filesystem::path& folder, const std::string& description);
 

@@ -99,17 +99,33 @@ def scalars_of_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
     return dict(series)
 
 
+def reader_of(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})
+
+
+def scalars_read(events: EventAccumulator) -> dict[str, list[tuple[int, float]]]:
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
 @pytest.mark.parametrize("run", ["scratch", "tuned", "killed"])
 def test_tensorboard_reads_what_metrics_say(folder, run):
-    events = EventAccumulator(str(folder / run), size_guidance={"scalars": 0, "tensors": 0})
-    events.Reload()
-    read = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    events = reader_of(folder / run)
     expected = scalars_of_metrics(folder / run)
-    assert read == expected
+    assert scalars_read(events) == expected
     assert len(expected["loss"]) == (6 if run == "scratch" else 120)
     assert ("attention_error/layer_0" in expected) == (run != "scratch")
     times = [event.wall_time for event in events.Scalars("loss")]
     assert times == [entry["time"] for entry in metrics(folder / run) if "loss" in entry]
+
+
+def test_a_tensorboard_that_watches_follows_a_run_that_goes_on(folder):
+    train = ("train", "tune.yaml", "run.output=watched")
+    kill_after(folder, "watched", 20, *train)
+    events = reader_of(folder / "watched")
+    assert scalars_read(events)["loss"]
+    flasheva(folder, *train)
+    assert scalars_read(events) == scalars_of_metrics(folder / "watched")
 
 
 def test_tensorboard_shows_the_config(folder):
