@@ -29,11 +29,11 @@ ENOUGH_S = 20
 # --- FlashEVA, all windows at once -------------------------------------------------------------------
 
 
-def batched_block_attention(q, k, v, kind: str, eva: dict, summary):
+def batched_block_attention(q, k, v, summaries, kind: str, eva: dict, places):
     """Block window, chunks outside it, T a multiple of W: q, k, v (B, H, T, d) -> (B, H, T, d)."""
     W, T, s = eva["window"], q.shape[2], q.shape[-1] ** -0.5
     windows = T // W
-    kappa, beta = (x.to(q.dtype) for x in summary(q, k, v))
+    kappa, beta, _ = summaries
     q_w, k_w, v_w = (x.unflatten(2, (windows, W)) for x in (q, k, v))  # (B, H, windows, W, d)
     n, w = torch.arange(W, device=q.device), torch.arange(windows, device=q.device)
     future = n > n[:, None]  # (W, W)
@@ -128,7 +128,10 @@ class Attention:
             self.inputs += summary.parameters()
 
             def attend(q, k, v):
-                return FORMULATIONS[formulation](q, k, v, "eva", eva, summary)
+                kappa, beta = (x.to(q.dtype) for x in summary(q, k, v))
+                places = modeling.Places.of([0], [row.tokens], row.tokens, q.device)
+                summaries = (kappa, beta, summary.logit_bias(q))
+                return FORMULATIONS[formulation](q, k, v, summaries, "eva", eva, places)
 
         self.attend = compiled(attend, execution)
 

@@ -36,6 +36,7 @@ class FlashEvaGPTNeoXConfig(PretrainedConfig):
         initializer_range=0.02,
         layer_norm_eps=1e-5,
         use_parallel_residual=True,
+        use_cache=True,
         attention_layers=None,
         eva=None,
         eva_layers=None,
@@ -65,6 +66,7 @@ class FlashEvaGPTNeoXConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         self.layer_norm_eps = layer_norm_eps
         self.use_parallel_residual = use_parallel_residual
+        self.use_cache = use_cache
         self.attention_layers = attention_layers or ["eva"] * num_hidden_layers
         self.eva = EVA_DEFAULTS | (eva or {})
         self.eva_layers = eva_layers or {}

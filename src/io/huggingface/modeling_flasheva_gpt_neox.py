@@ -10,16 +10,21 @@ chunks before it (n, m tokens; c chunks of P tokens; W window; d head dimension;
     omega_c = mu_c + clip(eps_c)                       mu_c = A_q(qbar_c) + kappa_c | kappa_c | 0
     p_m = softmax over m in chunk of s (omega_c . k_m - |k_m|^2 / 2),   beta_c = sum_m p_m v_m
 
-There is no cache: `generate` runs the whole forward again for every token, whatever `use_cache` says.
-Shapes: B sequences, T tokens, H heads, D = H d hidden size, C = T // P complete chunks.
+Padding, wherever it stands, is taken out before the first layer and put back after the last: what remains of
+a row counts from its first real token. Decoding keeps of the past what later queries can still see
+(`FlashEvaCache`): keys and values of a window, and kappa and beta of every finished chunk.
+
+Shapes: B sequences, T tokens of a call, S tokens of it and of the cache before it, H heads, D = H d hidden
+size, C complete chunks, R rows of which each stands at its own place: B, or 1 where all stand at the same.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_flasheva_gpt_neox import FlashEvaGPTNeoXConfig
@@ -54,6 +59,137 @@ def visible_chunks(n, kind: str, eva: dict):
         return 0 * n
     outside_window = eva["chunk_visibility"] == "outside_window"
     return (first_token(n, kind, eva) if outside_window else n) // eva["chunk"]
+
+
+@dataclass
+class Places:
+    """Where the T tokens of a call stand in their rows. Counts are Python's own integers: sizes follow from
+    them, so that no layer waits for the device to learn one."""
+
+    past: list[int]  # (R,) real tokens of each row before this call
+    real: list[int]  # (R,) and in it; they come first, padding after them
+    position: torch.Tensor  # (R, T) of each token in its row
+
+    @classmethod
+    def of(cls, past: list[int], real: list[int], T: int, device):
+        if len(set(past)) == len(set(real)) == 1:
+            past, real = past[:1], real[:1]
+        position = torch.tensor(past, device=device)[:, None] + torch.arange(T, device=device)
+        return cls(past, real, position)
+
+    @property
+    def end(self) -> list[int]:
+        """(R,) the position of each row's next token."""
+        return [past + real for past, real in zip(self.past, self.real)]
+
+
+def farthest(n: list[int], kind: str, eva: dict) -> int:
+    """How many tokens before it a query attends to exactly, at most over the queries n."""
+    return max(i - first_token(i, kind, eva) for i in n)
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def take(x, first: list[int], count: int):
+    """The `count` columns from first (R,) on of each row of x (B, H, S, d), copied: (B, H, count, d). A column
+    beyond the ends is the one at the end."""
+    return take_columns(x, torch.tensor(first)[:, None] + torch.arange(count))
+
+
+def take_columns(x, column):
+    """x (B, H, S, d) at the columns (R, N) of each row, copied: (B, H, N, d)."""
+    B, H, S, d = x.shape
+    column = column.clamp(0, S - 1).to(x.device)
+    return x.gather(2, column[:, None, :, None].expand(B, H, -1, d))
+
+
+class LayerCache:
+    """One layer's past, each (B, H, N, d): `k` and `v` of the tokens that later queries attend to, `q` of the
+    unfinished chunk, kappa and beta of every finished one. The last column of `q`, `k`, `v` is the last real
+    token of its row; columns that a row does not have hold anything, and no query sees them."""
+
+    is_compileable = is_sliding = False
+
+    def __init__(self, kind: str, eva: dict):
+        self.kind, self.eva = kind, eva
+        self.states = {}
+
+    def update(self, q, k, v, places: Places, summary):
+        """Adds a call's q, k, v (B, H, T, d). Gives k, v (B, H, S, d), those of before in front, and kappa,
+        beta (B, H, C, d), which are of no use where the layer is not eva."""
+        if not self.states:
+            self.states = {name: k[:, :, :0] for name in ("q", "k", "v", "kappa", "beta")}
+        window = farthest(places.end, self.kind, self.eva)
+        k, v = self._append("k", k, places, window), self._append("v", v, places, window)
+        if self.kind == "eva":
+            q = self._append("q", q, places, max(n % self.eva["chunk"] for n in places.end))
+            self._summarise(q, k, v, places, summary)
+        return k, v, self.states["kappa"], self.states["beta"]
+
+    def _append(self, name: str, x, places: Places, keep: int):
+        """What was kept under `name` and x (B, H, T, d) after it; of that the last `keep` real tokens stay."""
+        earlier = self.states[name]
+        x = torch.cat([earlier, x], 2)
+        self.states[name] = take(x, [earlier.shape[2] + real - keep for real in places.real], keep)
+        return x
+
+    def _summarise(self, q, k, v, places: Places, summary):
+        """Adds the chunks that this call finished; q, k, v (B, H, any, d) end with its tokens."""
+        P, T = self.eva["chunk"], places.position.shape[1]
+        before, after = [n // P for n in places.past], [n // P for n in places.end]  # (R,) finished chunks
+        new = max(b - a for a, b in zip(before, after))
+        if new == 0:
+            return
+        q, k, v = (take(x, [x.shape[2] - T - n % P for n in places.past], new * P) for x in (q, k, v))
+        for name, x in zip(("kappa", "beta"), summary(q, k, v)):
+            earlier = self.states[name]
+            # Rows with fewer chunks than others have a gap between those of before and those of now.
+            chunk = torch.arange(max(after))
+            begun = torch.tensor(before)[:, None]
+            column = torch.where(chunk < begun, chunk, earlier.shape[2] + (chunk - begun).clamp(max=new - 1))
+            self.states[name] = take_columns(torch.cat([earlier, x.to(earlier.dtype)], 2), column)
+
+
+class FlashEvaCache(Cache):
+    """The past of every layer, for `past_key_values`: in `full` layers every token, in `sliding` ones W - 1,
+    in `eva` ones at most W + P - 2 tokens and a key and a value for each chunk. Prompts may come in pieces."""
+
+    def __init__(self, config: FlashEvaGPTNeoXConfig):
+        kinds = config.attention_layers
+        super().__init__(layers=[LayerCache(kind, config.eva_of_layer(i)) for i, kind in enumerate(kinds)])
+        self.reset()
+
+    def reset(self):
+        self.columns = 0  # of input_ids so far, padding included
+        self.tokens = None  # (B,) real ones of each row
+        for layer in self.layers:
+            layer.states = {}
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.columns
+
+    def advance(self, real: list[int], T: int, device) -> Places:
+        """Begins a call of T columns of which each row has real (B,) tokens."""
+        past = self.tokens or [0] * len(real)
+        if len(past) != len(real):
+            raise ValueError(f"past_key_values hold {len(past)} sequences, input_ids has {len(real)}")
+        self.tokens, self.columns = [a + b for a, b in zip(past, real)], self.columns + T
+        return Places.of(past, real, T, device)
+
+    def batch_select_indices(self, indices):
+        for layer in self.layers:
+            layer.states = {name: x.index_select(0, indices.to(x.device)) for name, x in layer.states.items()}
+        self.tokens = [self.tokens[i] for i in indices.tolist()]
+
+    def reorder_cache(self, beam_idx):
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int):
+        self.batch_select_indices(torch.arange(len(self.tokens)).repeat_interleave(repeats))
+
+    def crop(self, *_):
+        raise NotImplementedError("a FlashEvaCache cannot go back: windows and summaries forget their tokens")
 
 
 # --- attention ------------------------------------------------------------------------------------
@@ -124,49 +260,50 @@ class ChunkSummary(nn.Module):
         )
 
 
-def windowed_attention(q, k, v, kind: str, eva: dict, summary: ChunkSummary | None):
-    """Attention of one layer, q, k, v (B, H, T, d) -> (B, H, T, d), a block of queries at a time: memory
-    grows with block x (window + block + T / P), never with T x T."""
-    T = q.shape[2]
-    n = torch.arange(T, device=q.device)
+def windowed_attention(q, k, v, summaries, kind: str, eva: dict, places: Places):
+    """Attention of one layer: q (B, H, T, d), k, v (B, H, S, d) of which the last T are q's own tokens, and
+    where kind is eva `summaries`: kappa, beta (B, H, C, d) and the bias of their logits -> (B, H, T, d). A
+    block of queries at a time: memory grows with block x (window + block + C), never with T x T."""
+    T, earlier = q.shape[2], k.shape[2] - q.shape[2]
+    n = places.position  # (R, T)
+    m = n[:, :1] - earlier + torch.arange(earlier + T, device=n.device)  # (R, S)
     first, visible = first_token(n, kind, eva), visible_chunks(n, kind, eva)
-    if kind == "eva":
-        kappa, beta = (x.to(q.dtype) for x in summary(q, k, v))
-        bias = summary.logit_bias(q)
     block = max(eva["window"], SMALLEST_QUERY_BLOCK)
     out = []
     for start in range(0, T, block):
-        rows = slice(start, min(start + block, T))
-        begin = first_token(start, kind, eva)
-        tokens = n[begin : rows.stop]
-        hidden = (tokens > n[rows, None]) | (tokens < first[rows, None])
-        mask = q.new_zeros(hidden.shape).masked_fill(hidden, -math.inf)
-        keys, values = k[:, :, begin : rows.stop], v[:, :, begin : rows.stop]
-        chunks = visible_chunks(rows.stop - 1, kind, eva)
+        stop = min(start + block, T)
+        begin = earlier + start - farthest([past + start for past in places.past], kind, eva)
+        columns, queries = slice(begin, earlier + stop), (slice(None), slice(start, stop), None)
+        hidden = (m[:, None, columns] > n[queries]) | (m[:, None, columns] < first[queries])
+        mask = q.new_zeros(hidden.shape).masked_fill(hidden, -math.inf)[:, None]  # (R, 1, block, columns)
+        keys, values = k[:, :, columns], v[:, :, columns]
+        chunks = max(visible_chunks(past + stop - 1, kind, eva) for past in places.past)
         if chunks > 0:
-            hidden = torch.arange(chunks, device=q.device) >= visible[rows, None]
-            chunk_mask = bias.expand(-1, *hidden.shape).masked_fill(hidden, -math.inf)
-            mask = torch.cat([mask.expand(chunk_mask.shape[0], -1, -1), chunk_mask], -1)[None]
-            keys = torch.cat([keys, kappa[:, :, :chunks]], 2)
-            values = torch.cat([values, beta[:, :, :chunks]], 2)
-        out.append(F.scaled_dot_product_attention(q[:, :, rows], keys, values, attn_mask=mask))
+            kappa, beta, bias = summaries
+            kappa, beta = kappa[:, :, :chunks], beta[:, :, :chunks]
+            hidden = torch.arange(kappa.shape[2], device=n.device) >= visible[queries]
+            chunk_mask = bias.expand(len(hidden), -1, *hidden.shape[1:]).masked_fill(hidden[:, None], -math.inf)
+            mask = torch.cat([mask.expand(-1, chunk_mask.shape[1], -1, -1), chunk_mask], -1)
+            keys, values = torch.cat([keys, kappa], 2), torch.cat([values, beta], 2)
+        out.append(F.scaled_dot_product_attention(q[:, :, start:stop], keys, values, attn_mask=mask))
     return torch.cat(out, 2)
 
 
-def rotary_tables(T: int, config: FlashEvaGPTNeoXConfig, like: torch.Tensor):
-    """cos, sin (T, R) of the angle that turns dimensions r and r + R of position t, in float32 at least."""
+def rotary_tables(position, config: FlashEvaGPTNeoXConfig, like: torch.Tensor):
+    """cos, sin (R, 1, T, r) of the angles that turn dimensions i and i + r at position (R, T), made in float32
+    at least."""
     dims = int(config.hidden_size // config.num_attention_heads * config.rotary_pct)
     dtype = at_least_float32(like[:0]).dtype
     exponent = torch.arange(0, dims, 2, device=like.device, dtype=dtype) / max(dims, 1)
     frequency = config.rotary_emb_base**-exponent
-    angle = torch.arange(T, device=like.device, dtype=dtype)[:, None] * frequency
+    angle = position.to(dtype)[:, None, :, None] * frequency
     return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
 
 
 def apply_rotary(x, cos, sin):
-    """Turns the first 2R dimensions of each head of x (B, H, T, d), half against half."""
-    R = cos.shape[-1]
-    x1, x2, rest = x[..., :R], x[..., R : 2 * R], x[..., 2 * R :]
+    """Turns the first 2r dimensions of each head of x (B, H, T, d), half against half."""
+    r = cos.shape[-1]
+    x1, x2, rest = x[..., :r], x[..., r : 2 * r], x[..., 2 * r :]
     return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin, rest], -1)
 
 
@@ -181,15 +318,21 @@ class Attention(nn.Module):
         if self.kind == "eva":
             self.eva = ChunkSummary(self.settings, self.heads, config.hidden_size // self.heads)
 
-    def forward(self, x, cos, sin):
+    def forward(self, x, cos, sin, places: Places, cache: LayerCache | None):
         """x (B, T, D) -> (B, T, D); rows of the projection are ordered per head [q_h | k_h | v_h]."""
         qkv = self.query_key_value(x).unflatten(-1, (self.heads, 3, -1)).transpose(1, 2)  # (B, H, T, 3, d)
         q, k, v = qkv.unbind(3)
         q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
-        if self.kind == "full":
+        summary = self.eva if self.kind == "eva" else None
+        if cache is not None:
+            k, v, kappa, beta = cache.update(q, k, v, places, summary)
+        elif summary is not None:
+            kappa, beta = (x.to(q.dtype) for x in summary(q, k, v))
+        if self.kind == "full" and k.shape == q.shape:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
-            out = windowed_attention(q, k, v, self.kind, self.settings, getattr(self, "eva", None))
+            summaries = None if summary is None else (kappa, beta, summary.logit_bias(q))
+            out = windowed_attention(q, k, v, summaries, self.kind, self.settings, places)
         return self.dense(out.transpose(1, 2).flatten(2))
 
 
@@ -215,8 +358,8 @@ class Layer(nn.Module):
         self.attention = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x, cos, sin):
-        attended = x + self.attention(self.input_layernorm(x), cos, sin)
+    def forward(self, x, cos, sin, places: Places, cache: LayerCache | None):
+        attended = x + self.attention(self.input_layernorm(x), cos, sin, places, cache)
         return attended + self.mlp(
             self.post_attention_layernorm(x if self.use_parallel_residual else attended)
         )
@@ -232,34 +375,19 @@ class GPTNeoX(nn.Module):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, input_ids):
+    def forward(self, input_ids, places: Places, cache: FlashEvaCache | None):
         x = self.embed_in(input_ids)
-        cos, sin = rotary_tables(input_ids.shape[1], self.config, x)
+        cos, sin = rotary_tables(places.position, self.config, x)
         hidden_states = [x]
-        for layer in self.layers:
-            hidden_states.append(layer(hidden_states[-1], cos, sin))
-        return (*hidden_states[:-1], self.final_layer_norm(hidden_states[-1]))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, places, None if cache is None else cache.layers[i])
+            hidden_states.append(x)
+        return (*hidden_states[:-1], self.final_layer_norm(x))
 
 
-def padding_shift(attention_mask):
-    """The place of each row's first real token, (B, 1). Rolled left by it, a row starts with that token:
-    positions, windows and chunks count from there, and causality hides the padding, now at the end."""
-    if attention_mask.dim() != 2:
-        raise ValueError(f"attention_mask must be (batch, tokens), not {tuple(attention_mask.shape)}")
-    real = (attention_mask != 0).int()
-    starts = real[:, 0] + (real.diff(dim=1) == 1).sum(1)
-    if (starts > 1).any():
-        raise ValueError(
-            "attention_mask has a hole: real tokens must follow one another (pad prompts on the left)"
-        )
-    return real.argmax(1, keepdim=True)
-
-
-def rolled(x, shift):
-    """Row b of x (B, T, ...) rolled left by shift[b]."""
-    T = x.shape[1]
-    index = (torch.arange(T, device=x.device) + shift) % T  # (B, T)
-    return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand_as(x))
+def permuted(x, order):
+    """x (B, T, ...) with row b in the order (B, T) of its columns."""
+    return x.gather(1, order.view(*order.shape, *[1] * (x.dim() - 2)).expand_as(x))
 
 
 class FlashEvaGPTNeoXPreTrainedModel(PreTrainedModel):
@@ -267,6 +395,7 @@ class FlashEvaGPTNeoXPreTrainedModel(PreTrainedModel):
     base_model_prefix = "gpt_neox"
     _no_split_modules = ["Layer"]
     _supports_sdpa = True
+    _is_stateful = True  # a cache cannot go back: transformers then refuses assisted generation
 
     def _init_weights(self, module):
         """Weights N(0, initializer_range), biases 0, norms 1; adapters identity, learned pooling uniform."""
@@ -309,22 +438,36 @@ class FlashEvaGPTNeoXForCausalLM(FlashEvaGPTNeoXPreTrainedModel, GenerationMixin
         self,
         input_ids,
         attention_mask=None,
+        past_key_values=None,
         position_ids=None,
         labels=None,
         use_cache=None,
+        output_attentions=None,
         output_hidden_states=None,
         return_dict=None,
         logits_to_keep=0,
         **kwargs,
     ):
-        """Logits (B, T, V) of input_ids (B, T); attention_mask (B, T) is 0 at padding, left or right.
-        `labels` (B, T) are input_ids themselves, -100 where not counted; `use_cache` changes nothing."""
+        """Logits (B, T, V) of input_ids (B, T). `past_key_values`: a FlashEvaCache of the columns before them,
+        None: nothing was before. `attention_mask` (B, all columns so far) is 0 at padding, wherever it stands.
+        `use_cache`: gives a cache that knows these columns too; default: config.use_cache, but not in
+        training. `labels` (B, T) are input_ids themselves, -100 where not counted."""
         if position_ids is not None:
             raise ValueError("position_ids are not taken: positions count from each row's first real token")
-        shift = None if attention_mask is None else padding_shift(attention_mask)
-        hidden_states = self.gpt_neox(input_ids if shift is None else rolled(input_ids, shift))
-        if shift is not None:
-            hidden_states = tuple(rolled(x, -shift) for x in hidden_states)
+        if output_attentions:
+            raise ValueError("output_attentions is not supported: no matrix of attention weights is ever made")
+        cache = self._cache_for_call(past_key_values, use_cache)
+        T = input_ids.shape[1]
+        real, order = self._real_tokens(input_ids, attention_mask, 0 if cache is None else cache.columns)
+        if cache is None:
+            places = Places.of([0], [T], T, input_ids.device)  # padding comes last: causality hides it
+        else:
+            places = cache.advance(real, T, input_ids.device)
+        hidden_states = self.gpt_neox(
+            input_ids if order is None else permuted(input_ids, order), places, cache
+        )
+        if order is not None:
+            hidden_states = tuple(permuted(x, order.argsort(1)) for x in hidden_states)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.embed_out(hidden_states[-1][:, kept])
         loss = None
@@ -333,20 +476,57 @@ class FlashEvaGPTNeoXForCausalLM(FlashEvaGPTNeoXPreTrainedModel, GenerationMixin
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
             )
         if return_dict is False:
-            return (logits,) if loss is None else (loss, logits)
+            return tuple(x for x in (loss, logits, cache) if x is not None)
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, hidden_states=hidden_states if output_hidden_states else None
+            loss=loss,
+            logits=logits,
+            past_key_values=cache,
+            hidden_states=hidden_states if output_hidden_states else None,
         )
 
-    # --- generation without a cache ---
+    def _cache_for_call(self, past_key_values, use_cache) -> FlashEvaCache | None:
+        if past_key_values is not None:
+            if not isinstance(past_key_values, FlashEvaCache):
+                raise ValueError(f"past_key_values must be a FlashEvaCache, not {type(past_key_values).__name__}")
+            return past_key_values
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        return FlashEvaCache(self.config) if use_cache else None
+
+    def _real_tokens(self, input_ids, attention_mask, past_columns: int):
+        """How many real tokens each row of input_ids has, and the order (B, T) of its columns that puts them
+        first; None where there is no padding."""
+        B, T = input_ids.shape
+        if attention_mask is None:
+            return [T] * B, None
+        if attention_mask.shape != (B, past_columns + T):
+            raise ValueError(
+                f"attention_mask must be (batch, all tokens so far) = {(B, past_columns + T)}, not "
+                f"{tuple(attention_mask.shape)}"
+            )
+        real = attention_mask[:, past_columns:] != 0
+        counts = real.sum(1).tolist()
+        if min(counts) == T:
+            return counts, None
+        return counts, torch.argsort((~real).int(), dim=1, stable=True)
+
+    # --- generation ---
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        return False
+        return False  # the first call makes a FlashEvaCache
 
-    def prepare_inputs_for_generation(self, input_ids, attention_mask=None, logits_to_keep=None, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, attention_mask=None, past_key_values=None, use_cache=None, logits_to_keep=None, **kwargs
+    ):
+        """input_ids are all columns so far, or those after the cache alone."""
+        if past_key_values is not None:
+            columns = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
+            input_ids = input_ids[:, -(columns - past_key_values.get_seq_length()) :]
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
             "logits_to_keep": logits_to_keep or 0,
         }
