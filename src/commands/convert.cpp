@@ -3,13 +3,17 @@
 
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "src/commands/commands.h"
+#include "src/commands/device_options.h"
+#include "src/commands/verify_export.h"
 #include "src/config/config.h"
 #include "src/core/error.h"
+#include "src/io/model_card.h"
 #include "src/io/model_folder.h"
 #include "src/model/initialize.h"
 
@@ -39,6 +43,9 @@ struct Options {
   std::vector<std::string> attention = std::vector<std::string>(std::size(attention_flags));
   std::vector<std::string> layers;  // 0=full, or "3={kind: eva, window: 128}"
   std::string noise_clip;
+  bool verify = false;
+  std::string python = "python3";
+  DeviceOptions device;
 };
 
 // The flags as the YAML of model.attention; nothing where none was given.
@@ -97,6 +104,24 @@ Converted convert_tensors(const SafetensorsReader& file, const ParameterTable& p
   return out;
 }
 
+// The record of the source's training, and whether its attention is another now.
+nlohmann::json record_of(const Options& options, const ModelConfig& before, const ModelConfig& now) {
+  nlohmann::json record = training_record_of(options.source);
+  if (now.attention != before.attention || now.eva != before.eva) record["attention_replaced"] = true;
+  return record;
+}
+
+// Compares what was written with transformers, and says so in its card.
+void verify(const Options& options, const ModelConfig& config) {
+  const auto ops = options.device.make_ops();
+  const Verification verification = verify_export(options.destination, options.python, *ops);
+  for (const Verification::Row& row : verification.rows)
+    fmt::print("transformers {} {:<12} largest difference {:.2e}, relative (L2) {:.2e}, bound {:.2e}\n",
+               verification.transformers, row.name, row.max_abs, row.relative_l2, verification.bound);
+  require_within_bound(options.destination, verification);
+  add_to_model_card(options.destination, config, verification);
+}
+
 void run(const Options& options) {
   const ModelConfig before = read_model_config(options.source);
   ModelConfig config = before;
@@ -111,9 +136,11 @@ void run(const Options& options) {
 
   const SafetensorsReader file{std::filesystem::path(options.source)};
   const Converted converted = convert_tensors(file, parameters, report.started, type_named(options.dtype));
-  write_model_folder(options.destination, config, converted.tensors, options.source);
+  write_model_folder(options.destination, config, converted.tensors, options.source,
+                     record_of(options, before, config));
   fmt::print("{}: {} tensors, {} new, {} dropped\n", options.destination, converted.tensors.size(),
              report.started.size(), report.dropped.size());
+  if (options.verify) verify(options, config);
 }
 
 }  // namespace
@@ -130,6 +157,11 @@ void add_convert(CLI::App& program) {
   command->add_option("--noise-clip", options->noise_clip, "bound on each component of the noise");
   command->add_option("--dtype", options->dtype, "float32, float16 or bfloat16; default: as stored")
       ->check(CLI::IsMember({"float32", "float16", "bfloat16"}));
+  CLI::Option* verify = command->add_flag("--verify", options->verify,
+                                          "compare the logits of Hugging Face transformers with ours");
+  command->add_option("--python", options->python, "of --verify: a Python with transformers; default python3")
+      ->needs(verify);
+  options->device.add_to(*command);
   command->callback([options] { run(*options); });
 }
 

@@ -4,10 +4,12 @@
 
 #include "src/core/error.h"
 #include "src/io/embedded_files.h"
+#include "src/io/model_card.h"
 
 namespace flasheva {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 
 namespace {
 
@@ -90,8 +92,8 @@ std::string torch_dtype_of(const std::vector<std::pair<std::string, StoredTensor
   }
 }
 
-nlohmann::json generation_config(const ModelConfig& config) {
-  nlohmann::json out = {{"_from_model_config", true}};
+json generation_config(const ModelConfig& config) {
+  json out = {{"_from_model_config", true}};
   if (config.bos_token_id) out["bos_token_id"] = *config.bos_token_id;
   if (config.eos_token_id) out["eos_token_id"] = *config.eos_token_id;
   return out;
@@ -128,7 +130,8 @@ void write_model_folder_files(const fs::path& folder, const ModelConfig& config,
   write_file(folder / "config.json", model_config_to_json(config, torch_dtype).dump(2) + "\n");
   write_file(folder / "generation_config.json", generation_config(config).dump(2) + "\n");
   if (!config.full_attention_everywhere())
-    for (const EmbeddedFile& file : embedded_files()) write_file(folder / file.name, file.content);
+    for (const char* name : {"configuration_flasheva_gpt_neox.py", "modeling_flasheva_gpt_neox.py"})
+      write_file(folder / name, embedded_file(name));
   if (tokenizer_from.empty()) return;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
                            "merges.txt", "added_tokens.json"})
@@ -137,7 +140,7 @@ void write_model_folder_files(const fs::path& folder, const ModelConfig& config,
 
 void write_model_folder(const fs::path& folder, const ModelConfig& config,
                         const std::vector<std::pair<std::string, StoredTensor>>& tensors,
-                        const fs::path& tokenizer_from) {
+                        const fs::path& tokenizer_from, const json& training) {
   check_model_folder_destination(folder);
   fs::path target = fs::absolute(folder).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();  // "model/"
@@ -147,6 +150,9 @@ void write_model_folder(const fs::path& folder, const ModelConfig& config,
   create_folders(temporary);
   write_safetensors(temporary / "model.safetensors", tensors, {{"format", "pt"}});
   write_model_folder_files(temporary, config, torch_dtype_of(tensors), tokenizer_from);
+  write_file(temporary / "training.json", training.dump(1) + "\n");
+  write_file(temporary / "README.md",
+             model_card(target.filename().string(), config, torch_dtype_of(tensors), training));
   sync_folder(temporary);
 
   remove_folder(replaced);

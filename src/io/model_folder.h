@@ -43,13 +43,14 @@ bool is_legacy_buffer(const std::string& tensor_name);
 void check_model_folder_destination(const std::filesystem::path& folder);
 
 // Writes a model folder: config.json, generation_config.json, model.safetensors, the modeling files where the
-// model is not plain gpt_neox, and the tokenizer files of `tokenizer_from` where given (a folder). The folder
+// model is not plain gpt_neox, training.json and the model card README.md (model_card.h), and the tokenizer
+// files of `tokenizer_from` where given (a folder). The folder
 // appears whole or not at all (temporary folder beside it, then rename); an existing model folder is
 // replaced, anything else is refused. `tensors` and `tokenizer_from` may come from the folder that is
 // replaced.
 void write_model_folder(const std::filesystem::path& folder, const ModelConfig& config,
                         const std::vector<std::pair<std::string, StoredTensor>>& tensors,
-                        const std::filesystem::path& tokenizer_from);
+                        const std::filesystem::path& tokenizer_from, const nlohmann::json& training);
 
 // config.json, generation_config.json, modeling and tokenizer files alone, into an existing folder.
 void write_model_folder_files(const std::filesystem::path& folder, const ModelConfig& config,

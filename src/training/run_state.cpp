@@ -6,6 +6,7 @@
 #include "src/core/file.h"
 #include "src/core/log.h"
 #include "src/core/machine.h"
+#include "src/io/model_card.h"
 #include "src/io/model_folder.h"
 #include "src/io/tokenizer.h"
 #include "src/model/initialize.h"
@@ -255,7 +256,10 @@ NamedTensors RunState::masters() {
 
 void RunState::write_model() {
   together([&] {
-    if (writes_) write_model_folder(output_ / "model", model_config_, masters(), tokenizer_folder_);
+    if (!writes_) return;
+    const nlohmann::json training =
+        training_record(to_json(config_), progress.step, output_ / "metrics.jsonl", metrics_->bytes());
+    write_model_folder(output_ / "model", model_config_, masters(), tokenizer_folder_, training);
   });
   log_line(fmt::format("wrote {}", (output_ / "model").string()));
 }

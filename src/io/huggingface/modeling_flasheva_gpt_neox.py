@@ -92,8 +92,8 @@ def farthest(n: list[int], kind: str, eva: dict) -> int:
 
 
 def take(x, first: list[int], count: int):
-    """The `count` columns from first (R,) on of each row of x (B, H, S, d), copied: (B, H, count, d). A column
-    beyond the ends is the one at the end."""
+    """The `count` columns from first (R,) on of each row of x (B, H, S, d), copied: (B, H, count, d). A
+    column beyond the ends is the one at the end."""
     return take_columns(x, torch.tensor(first)[:, None] + torch.arange(count))
 
 
@@ -105,9 +105,9 @@ def take_columns(x, column):
 
 
 class LayerCache:
-    """One layer's past, each (B, H, N, d): `k` and `v` of the tokens that later queries attend to, `q` of the
-    unfinished chunk, kappa and beta of every finished one. The last column of `q`, `k`, `v` is the last real
-    token of its row; columns that a row does not have hold anything, and no query sees them."""
+    """One layer's past, each (B, H, N, d): `k` and `v` of the tokens that later queries attend to, `q` of
+    the unfinished chunk, kappa and beta of every finished one. The last column of `q`, `k`, `v` is the last
+    real token of its row; columns that a row does not have hold anything, and no query sees them."""
 
     is_compileable = is_sliding = False
 
@@ -119,7 +119,7 @@ class LayerCache:
         """Adds a call's q, k, v (B, H, T, d). Gives k, v (B, H, S, d), those of before in front, and kappa,
         beta (B, H, C, d), which are of no use where the layer is not eva."""
         if not self.states:
-            self.states = {name: k[:, :, :0] for name in ("q", "k", "v", "kappa", "beta")}
+            self.states = {name: k[:, :, :0].clone() for name in ("q", "k", "v", "kappa", "beta")}
         window = farthest(places.end, self.kind, self.eva)
         k, v = self._append("k", k, places, window), self._append("v", v, places, window)
         if self.kind == "eva":
@@ -137,7 +137,7 @@ class LayerCache:
     def _summarise(self, q, k, v, places: Places, summary):
         """Adds the chunks that this call finished; q, k, v (B, H, any, d) end with its tokens."""
         P, T = self.eva["chunk"], places.position.shape[1]
-        before, after = [n // P for n in places.past], [n // P for n in places.end]  # (R,) finished chunks
+        before, after = [n // P for n in places.past], [n // P for n in places.end]  # (R,) finished
         new = max(b - a for a, b in zip(before, after))
         if new == 0:
             return
@@ -282,7 +282,8 @@ def windowed_attention(q, k, v, summaries, kind: str, eva: dict, places: Places)
             kappa, beta, bias = summaries
             kappa, beta = kappa[:, :, :chunks], beta[:, :, :chunks]
             hidden = torch.arange(kappa.shape[2], device=n.device) >= visible[queries]
-            chunk_mask = bias.expand(len(hidden), -1, *hidden.shape[1:]).masked_fill(hidden[:, None], -math.inf)
+            chunk_mask = bias.expand(len(hidden), -1, *hidden.shape[1:])  # (R, H or 1, block, chunks)
+            chunk_mask = chunk_mask.masked_fill(hidden[:, None], -math.inf)
             mask = torch.cat([mask.expand(-1, chunk_mask.shape[1], -1, -1), chunk_mask], -1)
             keys, values = torch.cat([keys, kappa], 2), torch.cat([values, beta], 2)
         out.append(F.scaled_dot_product_attention(q[:, :, start:stop], keys, values, attn_mask=mask))
@@ -455,7 +456,7 @@ class FlashEvaGPTNeoXForCausalLM(FlashEvaGPTNeoXPreTrainedModel, GenerationMixin
         if position_ids is not None:
             raise ValueError("position_ids are not taken: positions count from each row's first real token")
         if output_attentions:
-            raise ValueError("output_attentions is not supported: no matrix of attention weights is ever made")
+            raise ValueError("output_attentions is not supported: no matrix of weights is ever made")
         cache = self._cache_for_call(past_key_values, use_cache)
         T = input_ids.shape[1]
         real, order = self._real_tokens(input_ids, attention_mask, 0 if cache is None else cache.columns)
@@ -487,7 +488,8 @@ class FlashEvaGPTNeoXForCausalLM(FlashEvaGPTNeoXPreTrainedModel, GenerationMixin
     def _cache_for_call(self, past_key_values, use_cache) -> FlashEvaCache | None:
         if past_key_values is not None:
             if not isinstance(past_key_values, FlashEvaCache):
-                raise ValueError(f"past_key_values must be a FlashEvaCache, not {type(past_key_values).__name__}")
+                found = type(past_key_values).__name__
+                raise ValueError(f"past_key_values must be a FlashEvaCache, not {found}")
             return past_key_values
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
@@ -517,7 +519,13 @@ class FlashEvaGPTNeoXForCausalLM(FlashEvaGPTNeoXPreTrainedModel, GenerationMixin
         return False  # the first call makes a FlashEvaCache
 
     def prepare_inputs_for_generation(
-        self, input_ids, attention_mask=None, past_key_values=None, use_cache=None, logits_to_keep=None, **kwargs
+        self,
+        input_ids,
+        attention_mask=None,
+        past_key_values=None,
+        use_cache=None,
+        logits_to_keep=None,
+        **kwargs,
     ):
         """input_ids are all columns so far, or those after the cache alone."""
         if past_key_values is not None:
