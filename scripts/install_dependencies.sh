@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the Python parts need: distribution packages (Debian 12, Ubuntu 24.04; as
 # root or through sudo) and a virtual environment .venv. What is there already stays: a second run takes seconds.
+#
+#     scripts/install_dependencies.sh                  for building and the C++ tests
+#     scripts/install_dependencies.sh --python-tests   also PyTorch, lm_eval and transformers 5 in .venv (6 GB), and
+#                                                      transformers 4 in .venv/transformers-4, used through PYTHONPATH
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,9 +33,17 @@ if ((${#missing[@]})); then
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "${missing[@]}"
 fi
 
-if ! cmp -s scripts/requirements.txt .venv/installed.txt; then
-  echo "Setting up .venv: $(tr '\n' ' ' <scripts/requirements.txt)"
-  python3 -m venv .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
-  cp scripts/requirements.txt .venv/installed.txt
+pip_install() {  # REQUIREMENTS STAMP OPTION...: once, until the requirements change
+  cmp -s "$1" "$2" && return
+  echo "Installing into .venv: $(tr '\n' ' ' <"$1")"
+  [[ -x .venv/bin/python ]] || python3 -m venv .venv
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1" "${@:3}"
+  cp "$1" "$2"
+}
+
+pip_install scripts/requirements.txt .venv/installed.txt
+if [[ ${1:-} == --python-tests ]]; then
+  pip_install scripts/requirements-python-tests.txt .venv/installed-python-tests.txt -r scripts/requirements.txt
+  pip_install scripts/requirements-transformers-4.txt .venv/installed-transformers-4.txt \
+    --upgrade --no-deps --target .venv/transformers-4
 fi

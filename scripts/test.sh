@@ -36,6 +36,15 @@ run_tests() {  # PRESET: as many tests at once as there are cores; two threads e
   [[ -z $skipped ]] || echo "skipped, without a GPU: $(grep -c . <<<"$skipped")"
 }
 
+run_python_tests() {  # with transformers 5, then with 4
+  scripts/install_dependencies.sh --python-tests
+  local path
+  for path in "" .venv/transformers-4; do
+    PYTHONPATH=$path .venv/bin/python -c 'import transformers; print("transformers", transformers.__version__)'
+    PYTHONPATH=$path .venv/bin/python -m pytest -q -p no:cacheprovider tests/python
+  done
+}
+
 fuzz() {  # NAME
   local found=build/fuzz/found-$1 inputs=build/fuzz/inputs-$1
   mkdir -p "$found" "$inputs"
@@ -48,6 +57,7 @@ fuzz() {  # NAME
 part "build release" scripts/build.sh release
 part "format" check_format
 part "tests" run_tests release
+part "python" run_python_tests
 if $long; then
   part "faults" env FLASHEVA_TRIALS=1000 FLASHEVA_EVERY_CALL=1 build/release/tests/faults/test_faults
 fi
