@@ -144,8 +144,8 @@ TEST_F(ModelFolder, TakesTheTokenizerOfAnotherFolder) {
   put("from/merges.txt", "a b");
   put("from/notes.txt", "not a tokenizer file");
   write("model", pythia(), "from");
-  EXPECT_THAT(list("model"), ElementsAre("config.json", "generation_config.json", "merges.txt",
-                                         "model.safetensors", "tokenizer.json"));
+  EXPECT_THAT(list("model"), ElementsAre("README.md", "config.json", "generation_config.json", "merges.txt",
+                                         "model.safetensors", "tokenizer.json", "training.json"));
   EXPECT_EQ(read_text_file(folder_ / "model/tokenizer.json"), "{\"a\": 1}");
 }
 
@@ -155,8 +155,8 @@ TEST_F(ModelFolder, ReplacesAModelFolderEvenWithItsOwnTokenizer) {
   fs::create_directories(folder_ / "model.flasheva-tmp/left by a crash");
   write("model", pythia(), "model");
   EXPECT_THAT(list(), ElementsAre("model"));
-  EXPECT_THAT(list("model"),
-              ElementsAre("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"));
+  EXPECT_THAT(list("model"), ElementsAre("README.md", "config.json", "generation_config.json",
+                                         "model.safetensors", "tokenizer.json", "training.json"));
 }
 
 TEST_F(ModelFolder, FillsAnEmptyFolder) {

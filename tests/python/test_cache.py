@@ -94,11 +94,21 @@ def test_generate_gives_the_same_with_and_without_it(eva, how):
         torch.manual_seed(1)
         results.append(
             eva.generate(
-                tokens, attention_mask=mask, max_new_tokens=40, pad_token_id=0, use_cache=use_cache, **how
+                tokens,
+                attention_mask=mask,
+                max_new_tokens=40,
+                pad_token_id=0,
+                use_cache=use_cache,
+                return_dict_in_generate=True,
+                output_logits=True,
+                **how,
             )
         )
-    assert results[0].shape[1] == 33 + 40
-    assert torch.equal(*results)
+    without, with_cache = results
+    assert with_cache.past_key_values.get_seq_length() == 33 + 40 - 1
+    assert torch.equal(with_cache.sequences, without.sequences)
+    logits, expected = torch.stack(with_cache.logits), torch.stack(without.logits)
+    assert flasheva.relative_difference(logits, expected) <= BOUND
 
 
 def test_generate_goes_on_from_a_cache(eva):
