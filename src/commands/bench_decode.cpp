@@ -11,6 +11,7 @@
 #include "src/commands/operation_times.h"
 #include "src/config/config.h"
 #include "src/core/error.h"
+#include "src/core/machine.h"
 #include "src/inference/decoder.h"
 #include "src/inference/sampler.h"
 #include "src/training/flops.h"

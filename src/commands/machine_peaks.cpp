@@ -1,7 +1,5 @@
 #include "src/commands/machine_peaks.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 
@@ -59,12 +57,6 @@ double measure_read_peak() {
   Buffer memory(plan.bytes());
   memory.bind(plan);
   return bytes_per_second(static_cast<double>(in.bytes()), [&] { sum_of(in.as<float>()); });
-}
-
-std::size_t peak_memory_bytes() {
-  rusage usage{};
-  if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
-  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
 }
 
 }  // namespace flasheva

@@ -1,7 +1,5 @@
-// What this machine gives at best, and what this process took of it.
+// What this machine gives at best, measured.
 #pragma once
-
-#include <cstddef>
 
 #include "kernels/ops.h"
 
@@ -11,8 +9,5 @@ namespace flasheva {
 double measure_copy_peak(Ops& ops);
 // Bytes read a second by a sum over memory far larger than the caches.
 double measure_read_peak();
-
-// The most memory that this process has held at a time, bytes; 0 where the system does not say.
-std::size_t peak_memory_bytes();
 
 }  // namespace flasheva
