@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Builds and runs every test: the release build, formatting, the same tests under the address and undefined
-# behaviour sanitizers, and the fuzz targets for 60 s each.
+# Builds and runs every test: the release build, formatting, the exports in transformers 5 and 4, the same tests under
+# the address and undefined behaviour sanitizers, and the fuzz targets for 45 s each.
 #
-#     scripts/test.sh          about 22 minutes on 2 cores, the first build included
-#     scripts/test.sh --long   fuzzes each target for 20 minutes, kills 1,000 ranks, makes every call on a file fail
+#     scripts/test.sh          about 24 minutes on 2 cores, the first build included
+#     scripts/test.sh --long   fuzzes each target for 20 minutes, kills 1,000 ranks, makes every call on a file fail,
+#                              compares 100,000 texts' tokens with the tokenizers package
 set -euo pipefail
 cd "$(dirname "$0")/.."
+mkdir -p build
 
-long=false fuzz_seconds=60
+long=false fuzz_seconds=45
 [[ ${1:-} == --long ]] && long=true fuzz_seconds=1200
 
 part() {  # NAME COMMAND...: runs it and says how long it took
@@ -36,13 +38,21 @@ run_tests() {  # PRESET: as many tests at once as there are cores; two threads e
   [[ -z $skipped ]] || echo "skipped, without a GPU: $(grep -c . <<<"$skipped")"
 }
 
-run_python_tests() {  # with transformers 5, then with 4
-  scripts/install_dependencies.sh --python-tests
-  local path
-  for path in "" .venv/transformers-4; do
-    PYTHONPATH=$path .venv/bin/python -c 'import transformers; print("transformers", transformers.__version__)'
-    PYTHONPATH=$path .venv/bin/python -m pytest -q -p no:cacheprovider tests/python
+run_python_tests() {  # with transformers 5 and, at the same time, with 4
+  local version path pids=()
+  for version in 5 4; do
+    path=$([[ $version == 4 ]] && echo .venv/transformers-4 || true)
+    OMP_NUM_THREADS=1 PYTHONPATH=$path .venv/bin/python -m pytest -q -p no:cacheprovider tests/python \
+      >"build/python-tests-$version.log" 2>&1 &
+    pids+=($!)
   done
+  local failed=false
+  wait "${pids[0]}" || { failed=true; tail -n 60 build/python-tests-5.log >&2; }
+  wait "${pids[1]}" || { failed=true; tail -n 60 build/python-tests-4.log >&2; }
+  $failed && exit 1
+  grep -E '[0-9]+ passed' build/python-tests-{5,4}.log
+  if grep -qE 'skipped|no tests ran' build/python-tests-{5,4}.log; then exit 1; fi
+  .venv/bin/python tests/python/tokenizer_parity.py
 }
 
 fuzz() {  # NAME
@@ -54,14 +64,29 @@ fuzz() {  # NAME
   echo "fuzz_$1: $(grep -oE 'number_of_executed_units: *[0-9]+' "build/fuzz/$1.log" | grep -oE '[0-9]+') inputs, no finding"
 }
 
+fuzz_both() {  # NAME NAME: a target is one thread
+  fuzz "$1" & local first=$!
+  fuzz "$2"
+  wait "$first"
+}
+
+# The Python packages are 6 GB, which come while the compiler works.
+scripts/install_dependencies.sh
+scripts/install_dependencies.sh --python-tests >build/python-install.log 2>&1 & python_install=$!
+python_installed() { wait "$python_install" || { tail -n 20 build/python-install.log >&2; exit 1; }; }
+
 part "build release" scripts/build.sh release
 part "format" check_format
+part "Python packages" python_installed
 part "tests" run_tests release
-part "python" run_python_tests
+part "Python tests" run_python_tests
 if $long; then
   part "faults" env FLASHEVA_TRIALS=1000 FLASHEVA_EVERY_CALL=1 build/release/tests/faults/test_faults
+  part "tokenizer" .venv/bin/python tests/python/tokenizer_parity.py --long
 fi
 part "build with sanitizers" scripts/build.sh asan
 part "tests with sanitizers" run_tests asan
 part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer fuzz_megatron
-for target in safetensors config tokenizer megatron; do part "fuzz $target" fuzz "$target"; done
+part "fuzz safetensors, config" fuzz_both safetensors config
+part "fuzz tokenizer, megatron" fuzz_both tokenizer megatron
+echo "all passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
