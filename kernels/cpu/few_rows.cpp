@@ -1,6 +1,7 @@
 #include "kernels/cpu/few_rows.h"
 
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/check.h"
@@ -17,65 +18,97 @@ constexpr int lanes = simd::lanes<float>;
 constexpr int tile_outputs = attention::tile_rows;  // outputs that are summed side by side
 constexpr std::int64_t depth_block = 1024;          // a tile's weights stay in the cache
 
-// Rows of x side by side in `vectors` vectors: element k of all of them, then element k + 1.
+// Rows of x side by side: element k of all of them, then element k + 1. For few rows the vectors are narrower
+// than the machine's, so that a panel's rows that are only padding take no bytes from the cache.
 struct Panels {
-  float* data;          // (panels, I, vectors * lanes)
-  std::int64_t panels;  // of `vectors` vectors each
-  int vectors;          // 1 or 2
-
-  std::int64_t width() const { return vectors * lanes; }
+  float* data;          // (panels, I, width)
+  std::int64_t panels;  // of `width` rows each
+  std::int64_t width;   // 4, 8 ... lanes, or 2 lanes
 };
+
+// `width` floats.
+template <int width>
+using Narrow __attribute__((vector_size(width * sizeof(float)))) = float;
+
+std::int64_t panel_width(std::int64_t rows) {
+  if (rows > lanes) return 2 * lanes;
+  std::int64_t width = 4;
+  while (width < rows) width *= 2;
+  return width;
+}
 
 // Panel `panel`, elements k .. k + lanes - 1: the transpose of squares of x; rows behind the last are 0.
 template <class T>
 void pack_square(const Panels& out, const T* x, std::int64_t N, std::int64_t I, std::int64_t panel,
                  std::int64_t k) {
   const std::int64_t count = std::min<std::int64_t>(lanes, I - k);
-  for (int v = 0; v < out.vectors; ++v) {
+  for (std::int64_t side = 0; side < out.width; side += lanes) {
     simd::Floats square[lanes] = {};
-    const std::int64_t first = panel * out.width() + v * lanes;
+    const std::int64_t first = panel * out.width + side;
     for (int r = 0; r < lanes && first + r < N; ++r) {
       const T* row = x + (first + r) * I + k;
       square[r] = count == lanes ? simd::load(row) : simd::load_first(row, count);
     }
     simd::transpose<float>(square);
-    for (std::int64_t j = 0; j < count; ++j)
-      simd::store(out.data + (panel * I + k + j) * out.width() + v * lanes, square[j]);
+    for (std::int64_t j = 0; j < count; ++j) {
+      float* to = out.data + (panel * I + k + j) * out.width + side;
+      if (out.width >= lanes)
+        simd::store(to, square[j]);
+      else
+        simd::store_first(to, square[j], out.width);
+    }
   }
 }
 
 // sums (outputs, width) += weights (outputs, depth) panel (depth, width). The weights of the tile behind are
 // asked for meanwhile.
-template <int outputs, int vectors>
+template <int outputs, int vectors, int lanes>
 void multiply_tile(float* sums, const float* weights, std::int64_t weight_row, const float* panel,
                    std::int64_t depth) {
+  using Vector = Narrow<lanes>;
   constexpr int width = vectors * lanes, line = 16;
-  simd::Floats sum[outputs][vectors];
+  Vector sum[outputs][vectors];
+  const auto load = [](const float* from) {
+    Vector x;
+    std::memcpy(&x, from, sizeof(x));
+    return x;
+  };
   for (int i = 0; i < outputs; ++i)
-    for (int v = 0; v < vectors; ++v) sum[i][v] = simd::load(sums + i * width + v * lanes);
+    for (int v = 0; v < vectors; ++v) sum[i][v] = load(sums + i * width + v * lanes);
   for (std::int64_t begin = 0; begin < depth; begin += line) {
     for (int i = 0; i < outputs; ++i) __builtin_prefetch(weights + (i + outputs) * weight_row + begin, 0, 2);
     for (std::int64_t k = begin; k < std::min(begin + line, depth); ++k) {
-      simd::Floats x[vectors];
-      for (int v = 0; v < vectors; ++v) x[v] = simd::load(panel + k * width + v * lanes);
+      Vector x[vectors];
+      for (int v = 0; v < vectors; ++v) x[v] = load(panel + k * width + v * lanes);
       for (int i = 0; i < outputs; ++i) {
-        const auto weight = simd::broadcast(weights[i * weight_row + k]);
-        for (int v = 0; v < vectors; ++v) sum[i][v] = simd::fma(weight, x[v], sum[i][v]);
+        const float weight = weights[i * weight_row + k];
+        for (int v = 0; v < vectors; ++v) sum[i][v] = weight * x[v] + sum[i][v];
       }
     }
   }
   for (int i = 0; i < outputs; ++i)
-    for (int v = 0; v < vectors; ++v) simd::store(sums + i * width + v * lanes, sum[i][v]);
+    for (int v = 0; v < vectors; ++v) std::memcpy(sums + i * width + v * lanes, &sum[i][v], sizeof(Vector));
 }
 
 // The same for the last outputs, which may be fewer than a tile's.
-template <int vectors, int most = tile_outputs>
+template <int vectors, int lanes, int most = tile_outputs>
 void multiply_outputs(std::int64_t outputs, float* sums, const float* weights, std::int64_t weight_row,
                       const float* panel, std::int64_t depth) {
   if constexpr (most > 1)
     if (outputs < most)
-      return multiply_outputs<vectors, most - 1>(outputs, sums, weights, weight_row, panel, depth);
-  multiply_tile<most, vectors>(sums, weights, weight_row, panel, depth);
+      return multiply_outputs<vectors, lanes, most - 1>(outputs, sums, weights, weight_row, panel, depth);
+  multiply_tile<most, vectors, lanes>(sums, weights, weight_row, panel, depth);
+}
+
+using MultiplyOutputs = void (*)(std::int64_t, float*, const float*, std::int64_t, const float*,
+                                 std::int64_t);
+
+MultiplyOutputs multiply_outputs_of(std::int64_t width) {
+  if (width == 2 * lanes) return multiply_outputs<2, lanes>;
+  if (width == 4) return multiply_outputs<1, 4>;
+  if constexpr (lanes > 8)
+    if (width == 8) return multiply_outputs<1, 8>;
+  return multiply_outputs<1, lanes>;
 }
 
 // Memory of one thread.
@@ -111,7 +144,8 @@ template <class T>
 void multiply_strip(T* out, const Panels& panels, const T* weight, const T* bias, std::int64_t N,
                     std::int64_t O, std::int64_t I, std::int64_t first, std::int64_t count) {
   const auto scratch = carve_thread_memory<Scratch>();
-  const std::int64_t width = panels.width(), panel_sums = tile_outputs * width;
+  const MultiplyOutputs multiply_outputs = multiply_outputs_of(panels.width);
+  const std::int64_t width = panels.width, panel_sums = tile_outputs * width;
   for (std::int64_t i = 0; i < panels.panels * panel_sums; ++i) scratch.sums[i] = 0;
   for (std::int64_t begin = 0; begin < I; begin += depth_block) {
     const std::int64_t depth = std::min(depth_block, I - begin);
@@ -119,10 +153,7 @@ void multiply_strip(T* out, const Panels& panels, const T* weight, const T* bias
     const std::int64_t weight_row = std::is_same_v<T, float> ? I : depth_block;
     for (std::int64_t p = 0; p < panels.panels; ++p) {
       const float* panel = panels.data + (p * I + begin) * width;
-      if (panels.vectors == 1)
-        multiply_outputs<1>(count, scratch.sums + p * panel_sums, weights, weight_row, panel, depth);
-      else
-        multiply_outputs<2>(count, scratch.sums + p * panel_sums, weights, weight_row, panel, depth);
+      multiply_outputs(count, scratch.sums + p * panel_sums, weights, weight_row, panel, depth);
     }
   }
   for (std::int64_t n = 0; n < N; ++n) {
@@ -137,9 +168,8 @@ void multiply_strip(T* out, const Panels& panels, const T* weight, const T* bias
 template <class T>
 void multiply(Tensor out, Tensor x, Tensor weight, Tensor bias, GrowingBuffer& memory) {
   const std::int64_t N = x.dim(0), I = x.dim(1), O = weight.dim(0);
-  const int vectors = N <= lanes ? 1 : 2;
-  const std::int64_t width = vectors * lanes, panel_count = (N + width - 1) / width;
-  const Panels panels{memory.take<float>(panel_count * width * I), panel_count, vectors};
+  const std::int64_t width = panel_width(N), panel_count = (N + width - 1) / width;
+  const Panels panels{memory.take<float>(panel_count * width * I), panel_count, width};
   const std::int64_t squares = (I + lanes - 1) / lanes, strips = (O + tile_outputs - 1) / tile_outputs;
 #pragma omp parallel if (O * I >= 16384)
   {
