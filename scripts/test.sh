@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs every test: the release build, formatting, the exports in transformers 5 and 4, the same tests under
-# the address and undefined behaviour sanitizers, and the fuzz targets for 45 s each.
+# the address and undefined behaviour sanitizers, and the fuzz targets for 30 s each.
 #
 #     scripts/test.sh          about 24 minutes on 2 cores, the first build included
 #     scripts/test.sh --long   fuzzes each target for 20 minutes, kills 1,000 ranks, makes every call on a file fail,
@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
 
-long=false fuzz_seconds=45
+long=false fuzz_seconds=30
 [[ ${1:-} == --long ]] && long=true fuzz_seconds=1200
 
 part() {  # NAME COMMAND...: runs it and says how long it took
