@@ -75,7 +75,12 @@ scripts/install_dependencies.sh
 scripts/install_dependencies.sh --python-tests >build/python-install.log 2>&1 & python_install=$!
 python_installed() { wait "$python_install" || { tail -n 20 build/python-install.log >&2; exit 1; }; }
 
-part "build release" scripts/build.sh release
+# What computes and what is the program are tested as they are built for use, and all but the program with sanitizers:
+# compiling is half of the time. --long tests everything in both builds.
+as_built=(-DFLASHEVA_TESTS="core;kernels;distributed;commands;python;faults") with_sanitizers=()
+$long && as_built=() with_sanitizers=(-DFLASHEVA_PROGRAM=ON)
+
+part "build release" scripts/build.sh release "${as_built[@]}"
 part "format" check_format
 part "Python packages" python_installed
 part "tests" run_tests release
@@ -84,7 +89,7 @@ if $long; then
   part "faults" env FLASHEVA_TRIALS=1000 FLASHEVA_EVERY_CALL=1 build/release/tests/faults/test_faults
   part "tokenizer" .venv/bin/python tests/python/tokenizer_parity.py --long
 fi
-part "build with sanitizers" scripts/build.sh asan
+part "build with sanitizers" scripts/build.sh asan "${with_sanitizers[@]}"
 part "tests with sanitizers" run_tests asan
 part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer fuzz_megatron
 part "fuzz safetensors, config" fuzz_both safetensors config

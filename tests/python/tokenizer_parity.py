@@ -31,7 +31,7 @@ def ours(document, texts, *arguments):
     """[(ids, decoded bytes)] of encode_lines."""
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "tokenizer.json").write_text(json.dumps(document))
-        command = [ROOT / "build" / "release" / "tests" / "io" / "encode_lines", folder, *arguments]
+        command = [ROOT / "build" / "release" / "tests" / "python" / "encode_lines", folder, *arguments]
         lines = "".join(text.hex() + "\n" for text in texts)
         done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
     if done.returncode != 0:
