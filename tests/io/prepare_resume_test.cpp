@@ -112,7 +112,7 @@ TEST_F(PrepareResume, KilledAtRandomMomentsGivesTheSameBytes) {
   std::mt19937 random(1);
   std::uniform_real_distribution<double> moment(0, run_seconds_);
   int kept = 0, finished = 0;
-  for (int kills = 0; kills < 20;) {
+  for (int kills = 0; kills < 10;) {
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
@@ -140,7 +140,7 @@ TEST_F(PrepareResume, KilledAtRandomMomentsGivesTheSameBytes) {
   }
   prepare_tokens(options_, Counting());
   expect_as_reference();
-  EXPECT_GT(kept, 5);
+  EXPECT_GT(kept, 2);
   RecordProperty("kills_that_left_a_journal", kept);
   RecordProperty("runs_finished", finished);
 }
