@@ -171,7 +171,8 @@ def main() -> int:
         "pairs": options.pairs,
         "rows": [],
     }
-    name = f"decode-{report['date']}{'-bf16' if options.precision == 'bf16' else ''}{'-quick' if options.quick else ''}"
+    parts = ["decode", report["date"], "bf16" if options.precision == "bf16" else ""]
+    name = "-".join(filter(None, [*parts, "transformers" if options.transformers else "", "quick" if options.quick else ""]))
     for row in QUICK_ROWS if options.quick else ROWS:
         if not re.search(options.rows, f"{row.shape}, batch {row.batch}, context {row.context}"):
             continue
