@@ -113,11 +113,12 @@ MultiplyOutputs multiply_outputs_of(std::int64_t width) {
 
 // Memory of one thread.
 struct Scratch {
-  float* sums;     // (few_rows / lanes, tile_outputs, lanes)
+  float* sums;     // (panels, tile_outputs, width): few_rows rows of all panels together
   float* weights;  // (tile_outputs, depth_block), where they are widened
 
   explicit Scratch(Carver& carver) {
-    sums = carver.take<float>(2 * (few_rows + lanes) * tile_outputs);
+    static_assert(few_rows % (2 * lanes) == 0);
+    sums = carver.take<float>(few_rows * tile_outputs);
     weights = carver.take<float>(tile_outputs * depth_block);
   }
 };

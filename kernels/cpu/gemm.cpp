@@ -173,7 +173,7 @@ class Gemm::OneDnn {
     return primitives_.emplace(product, std::move(made)).first->second;
   }
 
-  // Generation meets one shape a length; a training step knows a few dozen.
+  // Prompts meet one shape a length; a training step knows a few dozen.
   static constexpr std::size_t max_primitives = 1024;
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};

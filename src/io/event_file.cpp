@@ -11,8 +11,7 @@ static_assert(std::endian::native == std::endian::little);
 
 namespace {
 
-// --- protobuf: fields are (number, wire type) and a value
-// ---------------------------------------------------
+// --- protobuf: fields are (number, wire type) and a value --------------------------------------------------
 
 class Message {
  public:
