@@ -4,6 +4,12 @@
 #include <bit>
 #include <cstdint>
 
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#endif
+
+#include "kernels/host_device.h"
+
 namespace flasheva {
 
 struct bf16 {
@@ -11,13 +17,23 @@ struct bf16 {
 
   bf16() = default;
   // Rounds to nearest, ties to even; NaN stays NaN.
-  explicit bf16(float value) {
+  FLASHEVA_HOST_DEVICE explicit bf16(float value) {
+#ifdef __CUDA_ARCH__
+    bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+#else
     const auto u = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     const std::uint32_t quiet_nan = (u >> 16) | 0x40u;
     bits = static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+#endif
   }
-  explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+  FLASHEVA_HOST_DEVICE explicit operator float() const {
+#ifdef __CUDA_ARCH__
+    return __uint_as_float(static_cast<std::uint32_t>(bits) << 16);
+#else
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+#endif
+  }
 };
 static_assert(sizeof(bf16) == 2);
 

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <string>
 
 #include "kernels/check.h"
+#include "kernels/ops.h"
 
 namespace flasheva {
 
@@ -22,18 +23,29 @@ void MemoryPlan::add(Tensor& tensor, const std::string& category, DType dtype, S
     known->bytes += padded;
 }
 
-void Buffer::Free::operator()(std::byte* memory) const { std::free(memory); }
-
-Buffer::Buffer(std::size_t bytes) : bytes_(std::max(bytes, MemoryPlan::alignment_bytes)) {
-  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(MemoryPlan::alignment_bytes, bytes_)));
-  if (memory_ == nullptr) throw std::bad_alloc();
+DeviceMemory allocate_host_memory(std::size_t bytes) {
+  constexpr std::size_t alignment = MemoryPlan::alignment_bytes;
+  const std::size_t padded = std::max<std::size_t>(1, (bytes + alignment - 1) / alignment) * alignment;
+  DeviceMemory memory(static_cast<std::byte*>(std::aligned_alloc(alignment, padded)),
+                      [](std::byte* taken) { std::free(taken); });
+  if (memory == nullptr)
+    throw OutOfMemory("memory: " + std::to_string(bytes >> 20) + " MiB asked for, not there");
+  return memory;
 }
+
+Buffer::Buffer(std::size_t bytes) : memory_(allocate_host_memory(bytes)), bytes_(bytes) {}
+
+Buffer::Buffer(std::size_t bytes, Ops& ops) : memory_(ops.allocate(bytes)), bytes_(bytes), ops_(&ops) {}
 
 void Buffer::bind(const MemoryPlan& plan) {
   FLASHEVA_CHECK(plan.bytes() <= bytes_);
-  std::memset(memory_.get(), 0, plan.bytes());
+  const Device device = ops_ == nullptr ? Device::cpu : ops_->device();
+  if (ops_ == nullptr)
+    std::memset(memory_.get(), 0, plan.bytes());
+  else
+    ops_->zero({memory_.get(), DType::u8, {static_cast<std::int64_t>(plan.bytes())}, device});
   for (const MemoryPlan::Place& place : plan.places_)
-    *place.tensor = Tensor{memory_.get() + place.offset_bytes, place.dtype, place.shape, Device::cpu};
+    *place.tensor = Tensor{memory_.get() + place.offset_bytes, place.dtype, place.shape, device};
 }
 
 Tensor shaped(const Tensor& planned, Shape shape) {

@@ -2,13 +2,15 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "kernels/device_memory.h"
 #include "kernels/tensor.h"
 
 namespace flasheva {
+
+class Ops;
 
 // Where every tensor of a run will stand, computed before any memory is taken: `flasheva plan` prints it, and
 // Buffer::bind then points the tensors at their places.
@@ -41,20 +43,19 @@ class MemoryPlan {
   std::size_t bytes_ = 0;
 };
 
-// Host memory, taken at once.
+// Memory of one device, taken at once.
 class Buffer {
  public:
-  explicit Buffer(std::size_t bytes);  // throws std::bad_alloc
+  explicit Buffer(std::size_t bytes);   // of the host; throws OutOfMemory
+  Buffer(std::size_t bytes, Ops& ops);  // of the device of `ops`, which must outlive it
 
   // Zeroes the memory and points every tensor of the plan into it; tensors bound before lose their content.
   void bind(const MemoryPlan& plan);
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const;
-  };
-  std::unique_ptr<std::byte[], Free> memory_;
+  DeviceMemory memory_;
   std::size_t bytes_;
+  Ops* ops_ = nullptr;  // null: of the host
 };
 
 // A view of the first elements of `planned` under a shape that is at most as large: micro batches and

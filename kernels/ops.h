@@ -7,12 +7,15 @@
 // Outputs are overwritten ("=") unless "+=" is written. Outputs never overlap inputs unless said. An argument
 // marked "optional" may be an absent Tensor: an absent gradient costs no work.
 // Preconditions (types, shapes) are checked first; a violation throws std::logic_error with file and line.
-// One Ops is used by one thread at a time and parallelises inside; results do not depend on timing.
+// One Ops is used by one thread at a time and parallelises inside; results do not depend on timing. Its
+// tensors live on device(). On a GPU a call may return before the operation has happened; what follows on the
+// same Ops sees it, and the host after copy() to it, synchronize() or an operation that returns a number.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
+#include "kernels/device_memory.h"
 #include "kernels/tensor.h"
 #include "kernels/visibility.h"
 
@@ -82,6 +85,15 @@ class Ops {
   virtual ~Ops() = default;
 
   // --- memory and conversion --------------------------------------------------------------------------
+
+  virtual Device device() const = 0;
+  // Uninitialised memory of device(), aligned as MemoryPlan says; throws OutOfMemory. It may outlive the Ops.
+  virtual DeviceMemory allocate(std::size_t bytes) = 0;
+  // out = in, of one type and shape, each in host memory or on device(). Host memory may be used again on
+  // return.
+  virtual void copy(Tensor out, Tensor in) = 0;
+  // Returns when all operations have happened. Here, at the latest, tokens beyond the vocabulary throw.
+  virtual void synchronize() = 0;
 
   virtual void zero(Tensor out) = 0;             // out = 0
   virtual void cast(Tensor out, Tensor in) = 0;  // out = in; float32, bfloat16, float64 each to each
@@ -223,5 +235,7 @@ class Ops {
 
 // `threads` 0: as many as OpenMP would take; otherwise their number for the whole process from now on.
 std::unique_ptr<Ops> make_cpu_ops(int threads = 0);
+// On GPU number `gpu` of this machine (CUDA_VISIBLE_DEVICES included); cuda/ alone has it.
+std::unique_ptr<Ops> make_cuda_ops(int gpu = 0);
 
 }  // namespace flasheva

@@ -18,11 +18,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define FLASHEVA_HOST_DEVICE __host__ __device__
-#else
-#define FLASHEVA_HOST_DEVICE
-#endif
+#include "kernels/host_device.h"
 
 namespace flasheva {
 

@@ -30,14 +30,20 @@ double product_flops(const Shape& shape) { return 2.0 * static_cast<double>(shap
 template <class Call>
 void TimedOps::measure(const char* operation, const Shape& shape, std::initializer_list<Tensor> tensors,
                        double flops, const Call& call) {
+  ops_.synchronize();
   const double start = seconds_now();
   call();
+  ops_.synchronize();
   const double seconds = seconds_now() - start;
   Total& total = totals_[label(operation, shape)];
   ++total.calls;
   total.seconds += seconds;
   total.bytes += bytes_of(tensors);
   total.flops += flops;
+}
+
+void TimedOps::copy(Tensor out, Tensor in) {
+  measure("copy", {}, {out, in}, 0, [&] { ops_.copy(out, in); });
 }
 
 void TimedOps::zero(Tensor out) {

@@ -24,6 +24,10 @@ class TimedOps : public Ops {
   const std::map<std::string, Total>& totals() const { return totals_; }
   void clear() { totals_.clear(); }
 
+  Device device() const override { return ops_.device(); }
+  DeviceMemory allocate(std::size_t bytes) override { return ops_.allocate(bytes); }
+  void copy(Tensor out, Tensor in) override;
+  void synchronize() override { ops_.synchronize(); }
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;
   void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;

@@ -13,6 +13,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/host_device.h"
+
 namespace flasheva {
 
 enum class AttentionKind : std::uint8_t { full, sliding, eva };
@@ -27,15 +29,15 @@ struct Visibility {
   std::int64_t chunk = 0;   // P, tokens; used by eva alone
 
   // a(n): the first token that query n attends to exactly; the last is n itself.
-  std::int64_t first_token(std::int64_t n) const {
+  FLASHEVA_HOST_DEVICE std::int64_t first_token(std::int64_t n) const {
     if (kind == AttentionKind::full) return 0;
-    const std::int64_t oldest = std::max<std::int64_t>(0, n - window + 1);
+    const std::int64_t oldest = n < window ? 0 : n - window + 1;
     if (kind == AttentionKind::sliding) return oldest;
     return window_kind == WindowKind::block ? n / window * window : oldest / chunk * chunk;
   }
 
   // Query n sees the summaries of chunks 0 .. visible_chunks(n) - 1.
-  std::int64_t visible_chunks(std::int64_t n) const {
+  FLASHEVA_HOST_DEVICE std::int64_t visible_chunks(std::int64_t n) const {
     if (kind != AttentionKind::eva) return 0;
     return (chunk_visibility == ChunkVisibility::outside_window ? first_token(n) : n) / chunk;
   }

@@ -17,6 +17,10 @@ class CpuOps final : public Ops {
   explicit CpuOps(int threads);
   ~CpuOps() override;
 
+  Device device() const override { return Device::cpu; }
+  DeviceMemory allocate(std::size_t bytes) override { return allocate_host_memory(bytes); }
+  void copy(Tensor out, Tensor in) override;
+  void synchronize() override {}
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;
   void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;

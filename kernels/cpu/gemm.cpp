@@ -81,15 +81,6 @@ bool crowds_cache_sets(const Product& product) {
          product.a_transposed && !product.b_transposed && sides >= 0.0038 && !has(dnnl::cpu_isa::avx512_core);
 }
 
-void check(const Tensor& out, const Factor& a, const Factor& b, const Tensor& bias) {
-  FLASHEVA_CHECK(a.matrix.shape.rank() == 2 && b.matrix.shape.rank() == 2);
-  FLASHEVA_CHECK(matches(a.matrix, a.matrix.dtype, a.matrix.shape));
-  FLASHEVA_CHECK(matches(b.matrix, a.matrix.dtype, b.matrix.shape));
-  FLASHEVA_CHECK(a.columns() == b.rows());
-  FLASHEVA_CHECK(matches(out, out.dtype, {a.rows(), b.columns()}));
-  FLASHEVA_CHECK(!bias || matches(bias, a.matrix.dtype, {b.columns()}));
-}
-
 void product_float64(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
   const std::int64_t m = a.rows(), n = b.columns(), k = a.columns();
   const std::int64_t a_row = a.transposed ? 1 : k, a_column = a.transposed ? m : 1;
@@ -186,14 +177,12 @@ Gemm::Gemm() : onednn_(std::make_unique<OneDnn>()) {}
 Gemm::~Gemm() = default;
 
 void Gemm::multiply(Tensor out, Factor a, Factor b, Tensor bias) {
-  check(out, a, b, bias);
-  FLASHEVA_CHECK(out.dtype == a.matrix.dtype);
+  check_product(Device::cpu, out, a.matrix.dtype, a, b, bias);
   product(out, a, b, bias, false);
 }
 
 void Gemm::multiply_add(Tensor out, Factor a, Factor b) {
-  check(out, a, b, {});
-  FLASHEVA_CHECK(out.dtype == accumulation_type(a.matrix.dtype));
+  check_product(Device::cpu, out, accumulation_type(a.matrix.dtype), a, b, {});
   product(out, a, b, {}, true);
 }
 

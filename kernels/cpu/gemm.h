@@ -8,20 +8,9 @@
 #include <memory>
 #include <string>
 
-#include "kernels/tensor.h"
+#include "kernels/factor.h"
 
 namespace flasheva {
-
-// A factor of a product: a matrix as stored, or its transpose.
-struct Factor {
-  Tensor matrix;
-  bool transposed = false;
-
-  std::int64_t rows() const { return matrix.dim(transposed ? 1 : 0); }
-  std::int64_t columns() const { return matrix.dim(transposed ? 0 : 1); }
-};
-
-inline Factor transpose(Tensor matrix) { return {matrix, true}; }
 
 class Gemm {
  public:

@@ -1,5 +1,4 @@
-// What every CPU operation is made of: the element type as a template argument, and work shared among
-// threads. Shares are contiguous and depend on sizes and the number of threads alone, so results do not
+// What every CPU operation is made of: work shared among threads. Shares are contiguous and depend on sizes and the number of threads alone, so results do not
 // depend on timing.
 #pragma once
 
@@ -8,42 +7,13 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/check.h"
-#include "kernels/tensor.h"
+#include "kernels/dispatch.h"
 
 namespace flasheva {
 
-// The type that sums over elements of type T have.
-template <class T>
-struct AccumulatorOf {
-  using Type = float;
-};
-template <>
-struct AccumulatorOf<double> {
-  using Type = double;
-};
-template <class T>
-using Accumulator = typename AccumulatorOf<T>::Type;
-
-// Calls body(T{}) for the element type T of a tensor: dispatch(x.dtype, [&]<class T>(T) { ... x.as<T>() ...
-// }).
-template <class Body>
-void dispatch(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::f32:
-      return body(float{});
-    case DType::bf16:
-      return body(bf16{});
-    case DType::f64:
-      return body(double{});
-    default:
-      FLASHEVA_CHECK(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64);
-  }
-}
-
 // True for a present tensor in host memory of this type and shape.
 inline bool matches(const Tensor& tensor, DType dtype, const Shape& shape) {
-  return tensor && tensor.device == Device::cpu && tensor.dtype == dtype && tensor.shape == shape;
+  return matches_on(Device::cpu, tensor, dtype, shape);
 }
 
 // Calls body(first, last) on every thread with its share of 0 .. count - 1, in multiples of `grain`. Work of

@@ -1,4 +1,4 @@
-// Memory and conversion: zero, cast, and the normal numbers that new weights start from.
+// Memory and conversion: copy, zero, cast, and the normal numbers that new weights start from.
 #include <cstring>
 
 #include "kernels/cpu/cpu_ops.h"
@@ -6,6 +6,14 @@
 #include "kernels/philox.h"
 
 namespace flasheva {
+
+void CpuOps::copy(Tensor out, Tensor in) {
+  FLASHEVA_CHECK(matches(in, in.dtype, in.shape) && matches(out, in.dtype, in.shape));
+  parallel_elements(static_cast<std::int64_t>(out.bytes()), [=](std::int64_t first, std::int64_t last) {
+    std::memcpy(static_cast<std::byte*>(out.data) + first, static_cast<const std::byte*>(in.data) + first,
+                static_cast<std::size_t>(last - first));
+  });
+}
 
 void CpuOps::zero(Tensor out) {
   FLASHEVA_CHECK(matches(out, out.dtype, out.shape));

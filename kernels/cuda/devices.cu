@@ -4,6 +4,11 @@
 
 namespace flasheva {
 
+int count_cuda_devices() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 std::vector<std::string> describe_cuda_devices() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);

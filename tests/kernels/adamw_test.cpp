@@ -34,7 +34,7 @@ void update_plainly(State& state, const TestTensor& gradient, const AdamWConfig&
 class AdamWTest : public testing::TestWithParam<std::int64_t> {
  protected:
   AdamWConfig config_{1e-2, 0.9, 0.999, 1e-8, 0.1, 1, 0.5};
-  std::unique_ptr<Ops> ops_ = make_cpu_ops(2);
+  std::unique_ptr<Ops> ops_ = make_test_ops();
   std::mt19937_64 generator_{5};
   TestTensor begin_ = TestTensor::random(DType::f32, {GetParam()}, generator_);
 };
@@ -69,7 +69,7 @@ TEST_P(AdamWTest, TheCopyChangesNothing) {
 INSTANTIATE_TEST_SUITE_P(Sizes, AdamWTest, testing::Values(1, 3, 17, 300, 50001));
 
 TEST(AdamWPreconditionTest, RefusesWrongSizesAndTypes) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   TestTensor w = TestTensor::zeros(DType::f32, {5}), shorter(DType::f32, {4}), half(DType::bf16, {5});
   AdamWConfig config;
   EXPECT_THROW(ops->adamw(w, {}, w, shorter, w, config), std::logic_error);

@@ -8,6 +8,7 @@
 #include "tests/kernels/attention_reference.h"
 #include "tests/kernels/pytorch_fixtures.h"
 #include "tests/support/tensors.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
@@ -103,7 +104,7 @@ void expect_close(Ops& ops, const Case& c, DType dtype, double bound) {
 }
 
 TEST(Attention, MatchesTheDefinitionInFloat64AtEveryLength) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (const AttentionConfig& config : all_configs())
     for (std::int64_t T : {1, 2, 3, 4, 7, 8, 15, 16, 17, 23, 31, 40, 63, 64, 65, 70})
       expect_close(*ops, {1, 2, T, 3, config}, DType::f64, 1e-12);
@@ -111,7 +112,7 @@ TEST(Attention, MatchesTheDefinitionInFloat64AtEveryLength) {
 
 // Sequences of several blocks of queries and keys.
 TEST(Attention, MatchesTheDefinitionInFloat64AcrossBlocks) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (std::int64_t T : {127, 128, 129, 200, 300})
     for (const auto& [window, chunk] : {std::pair{48, 12}, {64, 16}, {100, 5}, {256, 16}})
       for (const AttentionConfig& config : typical_configs(window, chunk))
@@ -119,7 +120,7 @@ TEST(Attention, MatchesTheDefinitionInFloat64AcrossBlocks) {
 }
 
 TEST(Attention, GradientsAreCentralDifferences) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (std::int64_t T : {1, 6, 21})
     for (const AttentionConfig& config : typical_configs(6, 3)) {
       const Case c{1, 2, T, 3, config};
@@ -140,7 +141,7 @@ TEST(Attention, GradientsAreCentralDifferences) {
 
 // float32 against float64 on the same inputs: 1e-5, and 1e-4 where thousands of terms are summed.
 TEST(Attention, Float32IsCloseToFloat64) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (std::int64_t d : {1, 17, 32, 64, 80, 96, 128})
     for (const AttentionConfig& config : typical_configs(64, 16))
       expect_close(*ops, {1, 1, 300, d, config}, DType::f32, 1e-5);
@@ -150,7 +151,7 @@ TEST(Attention, Float32IsCloseToFloat64) {
 
 // bfloat16 storage: at most twice the error of the formula done plainly in bfloat16.
 TEST(Attention, Bf16IsAsGoodAsThePlainFormula) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (const AttentionConfig& config : typical_configs(64, 16)) {
     const Case c{1, 2, 300, 32, config};
     AttentionTensors ours = random_inputs(c, DType::bf16, 4);
@@ -169,7 +170,7 @@ TEST(Attention, Bf16IsAsGoodAsThePlainFormula) {
 
 // A window as long as the sequence is full attention, to the bit: no chunk is outside of it.
 TEST(Attention, WindowOfTheWholeSequenceIsFullAttention) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (WindowKind window_kind : {WindowKind::block, WindowKind::sliding})
     for (std::int64_t T : {1, 37, 200, 208}) {
       const Case windowed{1, 2, T, 20, {eva(208, 16, window_kind), ChunkBias::log_chunk}},
@@ -203,7 +204,7 @@ TEST(Attention, EveryPastTokenIsCoveredOnceOutsideTheWindow) {
 }
 
 TEST(Attention, AddsToTheGradientOfTheChunkBias) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   const Case c{3, 2, 40, 4, {eva(8, 4), ChunkBias::learned}};
   AttentionTensors once = random_inputs(c, DType::f64, 6);
   run_forward(*ops, c, once);
@@ -217,7 +218,7 @@ TEST(Attention, AddsToTheGradientOfTheChunkBias) {
 }
 
 TEST(Attention, RepeatsBitwise) {
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_test_ops();
   for (std::int64_t heads : {1, 3})  // one head is cut between the threads
     for (const AttentionConfig& config : typical_configs(64, 16)) {
       const Case c{1, heads, 500, 40, config};
@@ -255,7 +256,7 @@ AttentionConfig config_of(const nlohmann::json& scalars) {
 
 // Another program's float64: 1e-12 is a thousand roundings.
 TEST(Attention, MatchesPyTorch) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   const PyTorchFixtures fixtures;
   ASSERT_GT(fixtures.cases("attention").size(), 20u);
   for (const std::string& name : fixtures.cases("attention")) {

@@ -13,6 +13,7 @@
 #include "tests/kernels/attention_reference.h"
 #include "tests/kernels/chunk_summary_reference.h"
 #include "tests/support/tensors.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
@@ -192,7 +193,7 @@ void expect_same_elements(const TestTensor& a, const TestTensor& b) {
 class CacheTest : public testing::TestWithParam<DType> {};
 
 TEST_P(CacheTest, GivesWhatWholeSequencesGive) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   const DType dtype = GetParam();
   unsigned seed = 0;
   for (const AttentionConfig& config : all_configs()) {
@@ -221,7 +222,7 @@ INSTANTIATE_TEST_SUITE_P(Types, CacheTest, testing::Values(DType::f64, DType::f3
 
 // A sequence gets the same bits whatever is decoded beside it.
 TEST(CacheTest, DoesNotDependOnTheBatch) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   const AttentionConfig config{eva(12, 3, WindowKind::sliding), ChunkBias::log_chunk};
   const ChunkSummaryConfig summary{3, Adapter::linear, Proposal::qk, {}};
   Whole whole = whole_sequences(*ops, DType::f32, 64, config, summary, 1);
@@ -235,7 +236,7 @@ TEST(CacheTest, DoesNotDependOnTheBatch) {
 }
 
 TEST(CacheTest, RefusesWhatDoesNotFit) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   const AttentionConfig config{eva(12, 3), ChunkBias::none};
   const ChunkSummaryConfig summary{3, Adapter::linear, Proposal::qk, {}};
   Whole whole = whole_sequences(*ops, DType::f32, 4, config, summary, 1);

@@ -9,6 +9,7 @@
 #include "tests/kernels/chunk_summary_reference.h"
 #include "tests/kernels/pytorch_fixtures.h"
 #include "tests/support/tensors.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
@@ -115,7 +116,7 @@ std::vector<std::pair<std::string, TestTensor*>> results(const Case& c, SummaryT
 }
 
 TEST(ChunkSummary, MatchesTheDefinitionInFloat64) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (std::int64_t chunk : {1, 3, 16})
     for (const ChunkSummaryConfig& config : all_configs(chunk))
       for (std::int64_t T : {1, 3, 50, 110})
@@ -133,7 +134,7 @@ TEST(ChunkSummary, MatchesTheDefinitionInFloat64) {
 }
 
 TEST(ChunkSummary, GradientsAreCentralDifferences) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (const ChunkSummaryConfig& config : all_configs(4)) {
     const Case c{1, 2, 13, 3, config};
     SummaryTensors t = random_inputs(c, DType::f64, 2);
@@ -153,7 +154,7 @@ TEST(ChunkSummary, GradientsAreCentralDifferences) {
 
 // float32 against float64 on the same inputs.
 TEST(ChunkSummary, Float32IsCloseToFloat64) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   for (std::int64_t T : {35, 2050})
     for (const ChunkSummaryConfig& config : all_configs(16)) {
       const Case c{1, 2, T, 20, config};
@@ -171,7 +172,7 @@ TEST(ChunkSummary, Float32IsCloseToFloat64) {
 
 // bfloat16 storage: at most twice the error of the formula done plainly in bfloat16.
 TEST(ChunkSummary, Bf16IsAsGoodAsThePlainFormula) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   const auto round_to_bf16 = [](double x) -> double {
     return static_cast<float>(bf16(static_cast<float>(x)));
   };
@@ -193,7 +194,7 @@ TEST(ChunkSummary, Bf16IsAsGoodAsThePlainFormula) {
 }
 
 TEST(ChunkSummary, AddsToGradientsAndLeavesAbsentOnesAlone) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   const Case c{1, 2, 21, 5, {4, Adapter::linear_layernorm, Proposal::qk, {}}};
   SummaryTensors once = random_inputs(c, DType::f64, 5);
   run_backward(*ops, c, once);
@@ -215,7 +216,7 @@ TEST(ChunkSummary, AddsToGradientsAndLeavesAbsentOnesAlone) {
 }
 
 TEST(ChunkSummary, RepeatsBitwise) {
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_test_ops();
   const Case c{2, 3, 700, 16, {4, Adapter::linear, Proposal::qk, {true, 2, 1, 1, 1, 0}}};
   SummaryTensors first = random_inputs(c, DType::f32, 6);
   run_forward(*ops, c, first);
@@ -243,7 +244,7 @@ ChunkSummaryConfig config_of(const nlohmann::json& scalars) {
 
 // Another program's float64: 1e-12 is a thousand roundings.
 TEST(ChunkSummary, MatchesPyTorch) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_test_ops();
   const PyTorchFixtures fixtures;
   ASSERT_GT(fixtures.cases("chunk_summary").size(), 10u);
   for (const std::string& name : fixtures.cases("chunk_summary")) {

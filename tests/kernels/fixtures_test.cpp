@@ -61,7 +61,7 @@ class PyTorchTest : public testing::TestWithParam<const Operation*> {
   }
 
  private:
-  std::unique_ptr<Ops> ops_ = make_cpu_ops(2);
+  std::unique_ptr<Ops> ops_ = make_test_ops();
 };
 
 TEST_P(PyTorchTest, AgreesInEveryCase) {
@@ -81,7 +81,7 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, PyTorchTest,
                          [](const auto& info) { return info.param->name; });
 
 TEST(PyTorchAdamWTest, AgreesOverThreeSteps) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   for (const std::string name : {"adamw.0", "adamw.1"}) {
     Tensors fixture = tensors_of(name);
     Scalars scalars = scalars_of(name);

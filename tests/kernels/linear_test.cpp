@@ -66,21 +66,18 @@ OperationCase sized(std::int64_t rows, std::int64_t width, std::int64_t outputs,
 }
 
 INSTANTIATE_TEST_SUITE_P(Linear, GradientTest,
-                         testing::Combine(devices(), testing::Values(sized(1, 1, 1), sized(3, 7, 5),
-                                                                     sized(7, 3, 17, false))),
+                         testing::Values(sized(1, 1, 1), sized(3, 7, 5), sized(7, 3, 17, false)),
                          name_of_parameter);
 INSTANTIATE_TEST_SUITE_P(Linear, PrecisionTest,
-                         testing::Combine(devices(),
-                                          testing::Values(sized(1, 1, 1), sized(1, 33, 7), sized(3, 7, 17),
-                                                          sized(17, 33, 300), sized(300, 17, 3),
-                                                          sized(33, 300, 33, false), sized(300, 64, 300),
-                                                          sized(70, 256, 384), sized(16, 1030, 25),
-                                                          sized(32, 40, 12, false), sized(64, 2051, 13))),
+                         testing::Values(sized(1, 1, 1), sized(1, 33, 7), sized(3, 7, 17), sized(17, 33, 300),
+                                         sized(300, 17, 3), sized(33, 300, 33, false), sized(300, 64, 300),
+                                         sized(70, 256, 384), sized(16, 1030, 25), sized(32, 40, 12, false),
+                                         sized(64, 2051, 13)),
                          name_of_parameter);
 
 TEST(LinearTest, GradientsMayBeAbsent) {
   std::mt19937_64 generator(3);
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
     const DType acc = accumulation_type(dtype);
     TestTensor x = TestTensor::random(dtype, {9, 5}, generator);
@@ -98,7 +95,7 @@ TEST(LinearTest, GradientsMayBeAbsent) {
 // What generation gives does not depend on what is generated beside it.
 TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
   std::mt19937_64 generator(4);
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   constexpr std::int64_t N = 64, I = 1100, O = 55;
   for (const DType dtype : {DType::f32, DType::bf16}) {
     TestTensor x = TestTensor::random(dtype, {N, I}, generator), out(dtype, {N, O});
@@ -116,7 +113,7 @@ TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
 }
 
 TEST(LinearTest, RefusesWrongShapesAndTypes) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   TestTensor x = TestTensor::zeros(DType::f32, {9, 5}), weight = TestTensor::zeros(DType::f32, {6, 5}),
              out(DType::f32, {9, 6}), narrow(DType::f32, {9, 5}), bias(DType::bf16, {6}),
              dweight(DType::f64, {6, 5});

@@ -7,7 +7,7 @@ namespace {
 
 // Products of float32 are exact in float64; what remains is the rounding of a float64 sum.
 TEST(SumOfSquares, IsExactToFloat64) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   std::mt19937_64 generator(5);
   for (const DType dtype : {DType::f32, DType::f64})
     for (const std::int64_t size : {1, 3, 7, 17, 33, 300, 16384, 16385, 100003}) {
@@ -24,7 +24,7 @@ TEST(SumOfSquares, IsTheSameOnAnyNumberOfThreads) {
 }
 
 TEST(SumOfSquares, DoesNotOverflowAndKeepsNan) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   TestTensor x = filled(DType::f32, {5}, 1e30);
   EXPECT_NEAR(ops->sum_of_squares(x), 5e60, 1e-6 * 5e60);
   x.set(3, NAN);
@@ -32,7 +32,7 @@ TEST(SumOfSquares, DoesNotOverflowAndKeepsNan) {
 }
 
 TEST(SumOfSquares, TakesBfloat16) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   TestTensor x = filled(DType::bf16, {40000}, 1.5);
   EXPECT_EQ(ops->sum_of_squares(x), 40000 * 2.25);
   x.set(39999, INFINITY);
@@ -40,7 +40,7 @@ TEST(SumOfSquares, TakesBfloat16) {
 }
 
 TEST(SquaredDistance, IsExactToFloat64) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   std::mt19937_64 generator(7);
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
     for (const std::int64_t size : {1, 7, 300, 16385, 100003}) {
@@ -56,7 +56,7 @@ TEST(SquaredDistance, IsExactToFloat64) {
 }
 
 TEST(SquaredDistance, RefusesTensorsOfOtherShapesAndTypes) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(1);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   TestTensor x(DType::f32, {4}), longer(DType::f32, {5}), wide(DType::f64, {4});
   EXPECT_THROW(ops->squared_distance(x, longer), std::logic_error);
   EXPECT_THROW(ops->squared_distance(x, wide), std::logic_error);

@@ -93,8 +93,8 @@ TEST_P(PrecisionTest, IsBitwiseTheSameOnEveryRun) {
   }
 }
 
-std::string name_of_parameter(const testing::TestParamInfo<OperationParameter>& info) {
-  std::string name = std::get<0>(info.param).name + "_" + std::get<1>(info.param).name;
+std::string name_of_parameter(const testing::TestParamInfo<OperationCase>& info) {
+  std::string name = info.param.name;
   std::replace_if(
       name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
   return name;

@@ -1,8 +1,8 @@
 // One way to test every operation that has a backward. An Operation says how to run it and what the same
 // formula gives when it is done plainly in bfloat16; GradientTest and PrecisionTest (operation_test.cpp)
-// check it on the sizes that each operation's own file lists, on every device present:
+// check it on the sizes that each operation's own file lists:
 //
-//     INSTANTIATE_TEST_SUITE_P(Gelu, GradientTest, testing::Combine(devices(), testing::ValuesIn(cases)));
+//     INSTANTIATE_TEST_SUITE_P(Gelu, GradientTest, testing::ValuesIn(cases), name_of_parameter);
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,11 +12,11 @@
 #include <memory>
 #include <random>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "kernels/ops.h"
 #include "tests/support/tensors.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 
@@ -46,18 +46,7 @@ struct OperationCase {
   double float32_bound = 1e-5;  // relative; 1e-4 where sums are long
 };
 
-// A backend that takes tensors in host memory.
-struct DeviceUnderTest {
-  std::string name;
-  std::function<std::unique_ptr<Ops>()> make_ops;
-};
-inline auto devices() {
-  return testing::Values(DeviceUnderTest{"cpu", [] { return make_cpu_ops(2); }});
-}
-
-using OperationParameter = std::tuple<DeviceUnderTest, OperationCase>;
-
-class OperationTest : public testing::TestWithParam<OperationParameter> {
+class OperationTest : public testing::TestWithParam<OperationCase> {
  protected:
   Tensors run(DType dtype, const Tensors& inputs, double begin = 0) {
     return operation().run(*ops_, dtype, inputs, test_case().scalars, begin);
@@ -65,11 +54,11 @@ class OperationTest : public testing::TestWithParam<OperationParameter> {
   // The case's inputs rounded to `dtype`, held in float64.
   Tensors inputs(DType dtype) const;
 
-  const OperationCase& test_case() const { return std::get<1>(GetParam()); }
+  const OperationCase& test_case() const { return GetParam(); }
   const Operation& operation() const { return *test_case().operation; }
 
  private:
-  std::unique_ptr<Ops> ops_ = std::get<0>(GetParam()).make_ops();
+  std::unique_ptr<Ops> ops_ = make_test_ops();
 };
 
 // Small cases: every element of every input is moved.
@@ -77,8 +66,8 @@ class GradientTest : public OperationTest {};
 // Awkward and large cases.
 class PrecisionTest : public OperationTest {};
 
-// "cpu_rows_3_width_7" in the names of tests.
-std::string name_of_parameter(const testing::TestParamInfo<OperationParameter>& info);
+// "rows_3_width_7" in the names of tests.
+std::string name_of_parameter(const testing::TestParamInfo<OperationCase>& info);
 
 // Relative error, but of the plain norm where the reference is 0 by construction.
 double error_of(const TestTensor& x, const TestTensor& reference);

@@ -4,12 +4,13 @@
 
 #include "tests/kernels/operations.h"
 #include "tests/support/tensors.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
 
 TEST(TimedOpsTest, CallsTheOperationAndCountsItByShape) {
-  const std::unique_ptr<Ops> ops = make_cpu_ops(2);
+  const std::unique_ptr<Ops> ops = make_test_ops();
   TimedOps timed(*ops);
   std::mt19937_64 generator(3);
   TestTensor x = TestTensor::random(DType::f32, {9, 5}, generator);

@@ -1,0 +1,71 @@
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/gemm.h"
+
+namespace flasheva {
+
+namespace {
+
+std::string gibibytes(std::size_t bytes) {
+  const std::string tenths = std::to_string((bytes * 10 + (std::size_t{1} << 29)) >> 30);
+  return (tenths.size() > 1 ? tenths.substr(0, tenths.size() - 1) : "0") + "." + tenths.back() + " GiB";
+}
+
+}  // namespace
+
+void* allocate_on_gpu(std::size_t bytes, const char* wants) {
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, std::max<std::size_t>(bytes, 1));
+  if (status != cudaErrorMemoryAllocation) {
+    FLASHEVA_CUDA(status);
+    return memory;
+  }
+  cudaGetLastError();  // an allocation that failed spoils nothing
+  std::size_t free_bytes = 0, total_bytes = 0;
+  FLASHEVA_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+  throw OutOfMemory("GPU memory: " + std::string(wants) + " asked for " + gibibytes(bytes) + ", " +
+                    gibibytes(free_bytes) + " of " + gibibytes(total_bytes) + " are free");
+}
+
+void* DeviceScratch::take_bytes(std::size_t bytes) {
+  if (bytes > capacity_) {
+    FLASHEVA_CUDA(cudaFree(memory_));  // waits for what still uses it
+    memory_ = nullptr;
+    capacity_ = 0;
+    memory_ = allocate_on_gpu(bytes, "the scratch memory of an operation");
+    capacity_ = bytes;
+  }
+  return memory_;
+}
+
+CudaOps::CudaOps(int gpu) : gpu_(gpu) {
+  FLASHEVA_CUDA(cudaSetDevice(gpu));
+  FLASHEVA_CUDA(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, gpu));
+  FLASHEVA_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  bad_token_ = static_cast<int*>(allocate_on_gpu(sizeof(int), "the flag of bad tokens"));
+  FLASHEVA_CUDA(cudaMemsetAsync(bad_token_, 0, sizeof(int), stream_));
+  gemm_ = std::make_unique<CudaGemm>(stream_);
+}
+
+CudaOps::~CudaOps() {
+  gemm_.reset();
+  cudaFree(bad_token_);
+  cudaStreamDestroy(stream_);
+}
+
+DeviceMemory CudaOps::allocate(std::size_t bytes) {
+  return DeviceMemory(static_cast<std::byte*>(allocate_on_gpu(bytes, "a plan")),
+                      [](std::byte* memory) { cudaFree(memory); });
+}
+
+void CudaOps::synchronize() {
+  int bad_token = 0;
+  FLASHEVA_CUDA(cudaMemcpyAsync(&bad_token, bad_token_, sizeof(int), cudaMemcpyDefault, stream_));
+  FLASHEVA_CUDA(cudaStreamSynchronize(stream_));
+  if (bad_token == 0) return;
+  FLASHEVA_CUDA(cudaMemsetAsync(bad_token_, 0, sizeof(int), stream_));
+  throw std::logic_error("embedding: a token is not in 0 .. V - 1");
+}
+
+std::unique_ptr<Ops> make_cuda_ops(int gpu) { return std::make_unique<CudaOps>(gpu); }
+
+}  // namespace flasheva

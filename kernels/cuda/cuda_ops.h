@@ -1,0 +1,88 @@
+// The CUDA backend: the files of cpu/ as .cu, one operation each, forward above backward; matrix products
+// through cuBLASLt (gemm.h). All work is on one stream.
+#pragma once
+
+#include <memory>
+
+#include "kernels/cuda/device_scratch.h"
+#include "kernels/ops.h"
+
+namespace flasheva {
+
+class CudaGemm;  // gemm.h
+
+class CudaOps final : public Ops {
+ public:
+  explicit CudaOps(int gpu);
+  ~CudaOps() override;
+
+  Device device() const override { return Device::cuda; }
+  DeviceMemory allocate(std::size_t bytes) override;
+  void copy(Tensor out, Tensor in) override;
+  void synchronize() override;
+  void zero(Tensor out) override;
+  void cast(Tensor out, Tensor in) override;
+  void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;
+
+  void embedding_forward(Tensor out, Tensor tokens, Tensor table) override;
+  void embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) override;
+
+  void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                         double eps) override;
+  void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x, Tensor weight,
+                          Tensor mean, Tensor rstd) override;
+
+  void linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) override;
+  void linear_backward_input(Tensor dx, Tensor dout, Tensor weight) override;
+  void linear_backward_weight(Tensor dweight, Tensor dbias, Tensor dout, Tensor x) override;
+
+  void gelu_forward(Tensor out, Tensor x) override;
+  void gelu_backward(Tensor dx, Tensor dout, Tensor x) override;
+  void residual(Tensor out, Tensor x, Tensor a, Tensor b) override;
+
+  void qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) override;
+  void qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) override;
+
+  void chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
+                             const EvaParameters& parameters, const ChunkSummaryConfig& config) override;
+  void chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients, Tensor dkappa,
+                              Tensor dbeta, Tensor q, Tensor k, Tensor v, const EvaParameters& parameters,
+                              const ChunkSummaryConfig& config) override;
+
+  void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
+                         Tensor beta, Tensor chunk_bias, const AttentionConfig& config) override;
+  void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tensor dchunk_bias,
+                          Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v,
+                          Tensor kappa, Tensor beta, Tensor chunk_bias,
+                          const AttentionConfig& config) override;
+
+  void cache_append(Tensor q, const LayerCache& cache, Tensor qkv, Tensor cosine, Tensor sine,
+                    const CachePlaces& places) override;
+  void chunk_summary_cached(const LayerCache& cache, const EvaParameters& parameters,
+                            const ChunkSummaryConfig& config, const CachePlaces& places) override;
+  void attention_cached(Tensor out, Tensor q, const LayerCache& cache, Tensor chunk_bias,
+                        const AttentionConfig& config, const CachePlaces& places) override;
+  void cache_store(const LayerCache& cache, std::int64_t sequence, std::int64_t first_position, Tensor q,
+                   Tensor k, Tensor v, Tensor kappa, Tensor beta) override;
+  void cache_window(Tensor keys, Tensor values, const LayerCache& cache, std::int64_t sequence,
+                    std::int64_t first_position, Tensor k, Tensor v) override;
+
+  void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
+                             Tensor mask) override;
+  void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
+                              double scale) override;
+
+  double sum_of_squares(Tensor x) override;
+  double squared_distance(Tensor x, Tensor y) override;
+  void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
+             const AdamWConfig& config) override;
+
+ private:
+  int gpu_ = 0, multiprocessors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  int* bad_token_ = nullptr;  // on the GPU; not 0 once a token was beyond the vocabulary
+  std::unique_ptr<CudaGemm> gemm_;
+  DeviceScratch scratch_;
+};
+
+}  // namespace flasheva

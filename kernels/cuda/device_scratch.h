@@ -1,0 +1,32 @@
+// Memory that an operation needs while it runs, owned by the backend: the twin of cpu/growing_buffer.h. The
+// next operation on the same stream may take it again.
+#pragma once
+
+#include "kernels/cuda/error.h"
+#include "kernels/ops.h"
+
+namespace flasheva {
+
+class DeviceScratch {
+ public:
+  // Uninitialised device memory for `count` elements, aligned to 256 bytes; what it held before is lost.
+  template <class T>
+  T* take(std::int64_t count) {
+    return static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+  ~DeviceScratch() { cudaFree(memory_); }
+  DeviceScratch() = default;
+  DeviceScratch(const DeviceScratch&) = delete;
+  DeviceScratch& operator=(const DeviceScratch&) = delete;
+
+ private:
+  void* take_bytes(std::size_t bytes);
+
+  void* memory_ = nullptr;
+  std::size_t capacity_ = 0;
+};
+
+// cudaMalloc; throws OutOfMemory that says how much `wants` asked for and how much is free.
+void* allocate_on_gpu(std::size_t bytes, const char* wants);
+
+}  // namespace flasheva

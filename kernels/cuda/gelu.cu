@@ -1,0 +1,65 @@
+//     forward   out = x Phi(x)
+//     backward  dx = dout (Phi(x) + x phi(x))
+// Phi and phi are the normal distribution's cumulative function and density: x Phi(x) = x/2 (1 + erf(x/sqrt
+// 2)), the exact GELU.
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/elementwise.cuh"
+
+namespace flasheva {
+
+namespace {
+
+template <class A>
+struct Normal {
+  A cumulative, density;
+};
+
+// Phi(-a) = exp(-a^2/2) P(t): the fit of cpu/gelu.cpp, one exponential for both. erff and expf apart would
+// take longer than the bytes.
+__device__ inline Normal<float> normal(float x) {
+  const float a = fabsf(x);
+  const float exponential = exp2f(x * x * -0.72134752f);  // exp(-x^2 / 2)
+  const float t = 1.0f / (1.0f + 0.2975f * a);
+  const float t2 = t * t, t4 = t2 * t2;
+  const float low = (0.118579342f + 0.120536547f * t) + (0.0944059638f + 0.143997082f * t) * t2;
+  const float high = (-0.0824857768f + 0.23807809f * t) + (-0.170976717f + 0.0378654739f * t) * t2;
+  const float tail = exponential * t * (low + high * t4);
+  return {x < 0.0f ? tail : 1.0f - tail, exponential * 0.39894228f};  // 1 / sqrt(2 pi)
+}
+
+__device__ inline Normal<double> normal(double x) {
+  return {erfc(-x * 0.70710678118654752) / 2, exp(-x * x / 2) * 0.39894228040143268};
+}
+
+struct Gelu {
+  template <class A>
+  __device__ A operator()(A x) const {
+    return x * normal(x).cumulative;
+  }
+};
+
+struct GeluGradient {
+  template <class A>
+  __device__ A operator()(A dout, A x) const {
+    const auto [cumulative, density] = normal(x);
+    return dout * (x * density + cumulative);
+  }
+};
+
+}  // namespace
+
+void CudaOps::gelu_forward(Tensor out, Tensor x) {
+  FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape) && matches_on_gpu(out, x.dtype, x.shape));
+  dispatch(x.dtype,
+           [&]<class T>(T) { map_elements<Gelu, T, T>(stream_, out.as<T>(), x.size(), {}, x.as<T>()); });
+}
+
+void CudaOps::gelu_backward(Tensor dx, Tensor dout, Tensor x) {
+  FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape));
+  FLASHEVA_CHECK(matches_on_gpu(dx, x.dtype, x.shape) && matches_on_gpu(dout, x.dtype, x.shape));
+  dispatch(x.dtype, [&]<class T>(T) {
+    map_elements<GeluGradient, T, T, T>(stream_, dx.as<T>(), x.size(), {}, dout.as<T>(), x.as<T>());
+  });
+}
+
+}  // namespace flasheva

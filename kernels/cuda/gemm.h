@@ -1,0 +1,27 @@
+// Matrix products, the only user of cuBLASLt. Accumulation is in float32 (float64 for float64), TF32 off.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <memory>
+
+#include "kernels/factor.h"
+
+namespace flasheva {
+
+class CudaGemm {
+ public:
+  explicit CudaGemm(cudaStream_t stream);
+  ~CudaGemm();
+
+  // out (M, N) = a (M, K) b (K, N) + bias (N, optional). Everything of one type.
+  void multiply(Tensor out, Factor a, Factor b, Tensor bias = {});
+  // out (M, N) acc += a (M, K) b (K, N): the gradient of a weight.
+  void multiply_add(Tensor out, Factor a, Factor b);
+
+ private:
+  class Library;
+  std::unique_ptr<Library> library_;
+};
+
+}  // namespace flasheva

@@ -1,0 +1,26 @@
+#include "kernels/cuda/cuda_ops.h"
+namespace flasheva {
+#define MISSING throw std::logic_error(std::string(__func__) + " is missing");
+void CudaOps::qkv_rotary_forward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) { MISSING }
+void CudaOps::qkv_rotary_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) { MISSING }
+void CudaOps::chunk_summary_forward(Tensor, Tensor, Tensor, Tensor, Tensor, const EvaParameters&,
+                                    const ChunkSummaryConfig&) {
+  MISSING
+}
+void CudaOps::chunk_summary_backward(Tensor, Tensor, Tensor, const EvaParameters&, Tensor, Tensor, Tensor,
+                                     Tensor, Tensor, const EvaParameters&, const ChunkSummaryConfig&) {
+  MISSING
+}
+void CudaOps::cache_append(Tensor, const LayerCache&, Tensor, Tensor, Tensor, const CachePlaces&) { MISSING }
+void CudaOps::chunk_summary_cached(const LayerCache&, const EvaParameters&, const ChunkSummaryConfig&,
+                                   const CachePlaces&) {
+  MISSING
+}
+void CudaOps::cache_store(const LayerCache&, std::int64_t, std::int64_t, Tensor, Tensor, Tensor, Tensor,
+                          Tensor) {
+  MISSING
+}
+void CudaOps::cache_window(Tensor, Tensor, const LayerCache&, std::int64_t, std::int64_t, Tensor, Tensor) {
+  MISSING
+}
+}  // namespace flasheva

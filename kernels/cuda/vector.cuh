@@ -1,0 +1,38 @@
+// Several neighbouring elements, moved at once: a thread loads and stores 16 bytes where it can.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/bf16.h"
+#include "kernels/dispatch.h"
+
+namespace flasheva {
+
+template <class T, int count>
+struct alignas(sizeof(T) * count) Vector {
+  T value[count];
+};
+
+// Elements of type T in 16 bytes.
+template <class T>
+inline constexpr int vector_width = 16 / sizeof(T);
+
+template <class T>
+using Vector16 = Vector<T, vector_width<T>>;
+
+template <int count, class T>
+__device__ inline Vector<T, count> load_vector(const T* elements) {
+  return *reinterpret_cast<const Vector<T, count>*>(elements);
+}
+template <int count, class T>
+__device__ inline void store_vector(T* elements, const Vector<T, count>& vector) {
+  *reinterpret_cast<Vector<T, count>*>(elements) = vector;
+}
+
+// The element as its accumulator's type.
+template <class T>
+__device__ inline Accumulator<T> widened(T x) {
+  return static_cast<Accumulator<T>>(x);
+}
+
+}  // namespace flasheva

@@ -1,0 +1,42 @@
+// The element type of a tensor as a template argument, for the operations of every device.
+#pragma once
+
+#include "kernels/check.h"
+#include "kernels/tensor.h"
+
+namespace flasheva {
+
+// The type that sums over elements of type T have.
+template <class T>
+struct AccumulatorOf {
+  using Type = float;
+};
+template <>
+struct AccumulatorOf<double> {
+  using Type = double;
+};
+template <class T>
+using Accumulator = typename AccumulatorOf<T>::Type;
+
+// Calls body(T{}) for the element type T of a tensor: dispatch(x.dtype, [&]<class T>(T) { ... x.as<T>() ...
+// }).
+template <class Body>
+void dispatch(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f32:
+      return body(float{});
+    case DType::bf16:
+      return body(bf16{});
+    case DType::f64:
+      return body(double{});
+    default:
+      FLASHEVA_CHECK(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64);
+  }
+}
+
+// True for a present tensor in memory of `device`, of this type and shape.
+inline bool matches_on(Device device, const Tensor& tensor, DType dtype, const Shape& shape) {
+  return tensor && tensor.device == device && tensor.dtype == dtype && tensor.shape == shape;
+}
+
+}  // namespace flasheva

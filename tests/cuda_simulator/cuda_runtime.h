@@ -1,0 +1,162 @@
+// The part of CUDA that the kernels use, for the simulator: qualifiers, coordinates, intrinsics and runtime
+// calls. Everything happens at once, so that streams and events are empty.
+#pragma once
+
+#include <math.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "tests/cuda_simulator/simulator.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static  // blocks follow each other
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+inline constexpr auto& threadIdx = flasheva::simulator::coordinates.thread;
+inline constexpr auto& blockIdx = flasheva::simulator::coordinates.block;
+inline constexpr auto& blockDim = flasheva::simulator::coordinates.block_size;
+inline constexpr auto& gridDim = flasheva::simulator::coordinates.grid_size;
+
+inline void __syncthreads() { flasheva::simulator::block_barrier(); }
+inline void __syncwarp(unsigned = ~0u) { flasheva::simulator::warp_barrier(); }
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int lane_mask) {
+  const flasheva::simulator::Exchange<T> all(value);
+  return all.of(flasheva::simulator::coordinates.lane ^ static_cast<unsigned>(lane_mask));
+}
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return flasheva::simulator::Exchange<T>(value).of(static_cast<unsigned>(lane));
+}
+inline unsigned __ballot_sync(unsigned, bool predicate) {
+  const flasheva::simulator::Exchange<bool> all(predicate);
+  unsigned bits = 0;
+  for (unsigned lane = 0; lane < flasheva::simulator::warp_size; ++lane)
+    bits |= static_cast<unsigned>(all.of(lane)) << lane;
+  return bits;
+}
+
+template <class T>
+T __ldg(const T* address) {
+  return *address;
+}
+inline int atomicExch(int* address, int value) {
+  const int before = *address;
+  *address = value;
+  return before;
+}
+
+inline float __frcp_rn(float x) { return 1.0f / x; }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+inline float __expf(float x) { return expf(x); }
+
+// --- runtime --------------------------------------------------------------------------------------------
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9
+};
+enum cudaMemcpyKind { cudaMemcpyDefault };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum { cudaStreamNonBlocking = 1 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+
+struct SimulatedStream;
+using cudaStream_t = SimulatedStream*;
+
+inline const char* cudaGetErrorName(cudaError_t status) {
+  switch (status) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
+  }
+  return "unknown";
+}
+inline const char* cudaGetErrorString(cudaError_t status) { return cudaGetErrorName(status); }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 2;  // few multiprocessors: loops over more work than blocks are seen
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  *memory = flasheva::simulator::allocate(bytes);
+  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+inline cudaError_t cudaFree(void* memory) {
+  flasheva::simulator::release(memory);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *free = *total = std::size_t{1} << 30;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
+  *memory = std::malloc(bytes);
+  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  const flasheva::simulator::Access access;
+  std::memmove(out, in, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* out, int value, std::size_t bytes, cudaStream_t) {
+  const flasheva::simulator::Access access;
+  std::memset(out, value, bytes);
+  return cudaSuccess;
+}
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  void* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+template <class... Parameters>
+cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  const auto &grid = config->gridDim, &block = config->blockDim;
+  constexpr std::size_t most_shared_bytes = 227 << 10;
+  if (grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > most_shared_bytes)
+    return cudaErrorInvalidConfiguration;
+  flasheva::simulator::run_grid({grid.x, grid.y, grid.z}, {block.x, block.y, block.z},
+                                config->dynamicSmemBytes, [&] { kernel(arguments...); });
+  return cudaSuccess;
+}

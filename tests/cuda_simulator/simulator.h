@@ -1,0 +1,70 @@
+// Runs CUDA kernels on the CPU, so that their arithmetic and indices are tested where there is no GPU, under
+// sanitizers too. The kernels are compiled as C++ against the cuda_runtime.h of this folder.
+//
+// A thread of a block is a fiber: it runs until it waits for its warp or block. Blocks follow each other. The
+// order of warps and lanes turns round whenever all of them wait, so that results which depend on it (a
+// missing barrier) differ between runs and from the reference. Device memory cannot be touched between
+// kernels. What it does not show: the speed and memory model of a GPU.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+
+namespace flasheva::simulator {
+
+inline constexpr unsigned warp_size = 32;
+
+struct Extent3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+// The coordinates of the running thread, as kernels see them.
+struct Coordinates {
+  Extent3 thread{0, 0, 0}, block{0, 0, 0}, block_size, grid_size;
+  unsigned lane = 0;
+};
+extern Coordinates coordinates;
+
+// Runs `thread` once for every thread of the grid, with `shared_bytes` of dynamic shared memory a block.
+void run_grid(Extent3 grid, Extent3 block, std::size_t shared_bytes, const std::function<void()>& thread);
+
+std::byte* dynamic_shared_memory();
+
+void block_barrier();
+void warp_barrier();
+
+// Where lane `lane` of the running warp leaves what it shows the others; valid until the next but one call of
+// the warp.
+inline constexpr std::size_t slot_bytes = 64;
+std::byte* begin_exchange();                // own slot of a new exchange
+const std::byte* exchanged(unsigned lane);  // after warp_barrier()
+
+// Every lane shows `value`; afterwards any lane's value can be read.
+template <class T>
+class Exchange {
+ public:
+  explicit Exchange(const T& value) {
+    static_assert(sizeof(T) <= slot_bytes && std::is_trivially_copyable_v<T>);
+    std::memcpy(begin_exchange(), &value, sizeof(T));
+    warp_barrier();
+  }
+  T of(unsigned lane) const {
+    T value;
+    std::memcpy(&value, exchanged(lane % warp_size), sizeof(T));
+    return value;
+  }
+};
+
+// Device memory: apart from the host's, and out of its reach unless a kernel runs or Access lives.
+void* allocate(std::size_t bytes);  // nullptr where there is none left
+void release(void* memory);
+struct Access {
+  Access();
+  ~Access();
+  Access(const Access&) = delete;
+  Access& operator=(const Access&) = delete;
+};
+
+}  // namespace flasheva::simulator
