@@ -42,6 +42,21 @@ struct Visibility {
     return (chunk_visibility == ChunkVisibility::outside_window ? first_token(n) : n) / chunk;
   }
 
+  // The last query that sees token m exactly, among all that may come; INT64_MAX with kind full.
+  FLASHEVA_HOST_DEVICE std::int64_t last_query_of_token(std::int64_t m) const {
+    if (kind == AttentionKind::full) return INT64_MAX;
+    if (kind == AttentionKind::sliding) return m + window - 1;
+    return window_kind == WindowKind::block ? (m / window + 1) * window - 1
+                                            : (m / chunk + 1) * chunk + window - 2;
+  }
+
+  // The first query that sees the summary of chunk c; all after it do.
+  FLASHEVA_HOST_DEVICE std::int64_t first_query_of_chunk(std::int64_t c) const {
+    const std::int64_t end = (c + 1) * chunk;
+    if (chunk_visibility == ChunkVisibility::all_past) return end;
+    return window_kind == WindowKind::block ? (end + window - 1) / window * window : end + window - 1;
+  }
+
   // Rows that a cache of `tokens` tokens at most needs so that every query finds what it sees exactly, token
   // m in row m mod rows: whole chunks where there are chunks, so that none is cut by the end of the rows.
   std::int64_t cache_rows(std::int64_t tokens) const {

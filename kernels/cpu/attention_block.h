@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/attention_contract.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/padded_rows.h"
 #include "kernels/cpu/simd.h"
@@ -23,12 +24,7 @@ inline constexpr std::int64_t query_block = 128;
 inline constexpr std::int64_t key_block = 64;
 static_assert(query_block % panel<float> == 0 && query_block % panel<double> == 0);
 
-// T queries of each sequence and head, S tokens and C chunks that they see at most.
-struct Sizes {
-  std::int64_t B, H, T, S, C, d;
-
-  std::int64_t keys() const { return S + C; }
-};
+using Sizes = AttentionSizes;
 
 // out: one panel of queries after the other, each (d padded, panel), of in (rows, d padded) * scale; rows is
 // a multiple of the panel.

@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +27,9 @@ inline constexpr auto& threadIdx = flasheva::simulator::coordinates.thread;
 inline constexpr auto& blockIdx = flasheva::simulator::coordinates.block;
 inline constexpr auto& blockDim = flasheva::simulator::coordinates.block_size;
 inline constexpr auto& gridDim = flasheva::simulator::coordinates.grid_size;
+
+using std::max;
+using std::min;
 
 inline void __syncthreads() { flasheva::simulator::block_barrier(); }
 inline void __syncwarp(unsigned = ~0u) { flasheva::simulator::warp_barrier(); }

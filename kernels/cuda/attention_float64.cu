@@ -1,0 +1,7 @@
+#include "kernels/cuda/attention_simt.cuh"
+
+namespace flasheva::attention {
+
+template struct Kernels<double>;
+
+}  // namespace flasheva::attention

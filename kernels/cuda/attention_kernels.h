@@ -1,0 +1,43 @@
+// The kernels of attention by element type: float32 and float64 in attention_simt.cuh, bfloat16 on tensor
+// cores in attention_mma.cuh. Each head dimension up to 256 is served by the next one that is built.
+#pragma once
+
+#include "kernels/cuda/attention_problem.cuh"
+
+namespace flasheva::attention {
+
+// What the backward pass reads besides the operands. dout (B, T, H d); log_sum_exp, row_dots D (B, H, T).
+template <class T>
+struct OutputGradients {
+  const T* dout;
+  const Accumulator<T>*log_sum_exp, *row_dots;
+};
+
+inline constexpr int largest_head_dim = 256;
+inline constexpr int smallest_query_tile = 16;
+
+template <class T>
+struct Kernels {
+  using A = Accumulator<T>;
+
+  // `heads` counts over sequences: B H. out (B, T, H d), log_sum_exp (B, H, T).
+  static void forward(cudaStream_t stream, T* out, A* log_sum_exp, const Operands<T>& in,
+                      const Problem& problem, std::int64_t heads);
+
+  // dq (B, H, T, d), and in bias_parts (heads, tiles), optional, the sums of dS over the chunks of each tile
+  // of queries. Returns their number: at most T / smallest_query_tile, rounded up.
+  static std::int64_t query_gradient(cudaStream_t stream, T* dq, A* bias_parts, const Operands<T>& in,
+                                     const OutputGradients<T>& gradients, const Problem& problem,
+                                     std::int64_t heads);
+
+  // dk, dv (B, H, T, d).
+  static void token_gradient(cudaStream_t stream, T* dk, T* dv, const Operands<T>& in,
+                             const OutputGradients<T>& gradients, const Problem& problem, std::int64_t heads);
+
+  // dkappa, dbeta of each segment of queries: (heads, segments, C, d).
+  static void chunk_gradient(cudaStream_t stream, A* dkappa, A* dbeta, const Operands<T>& in,
+                             const OutputGradients<T>& gradients, const Problem& problem,
+                             const Segments& segments, std::int64_t heads);
+};
+
+}  // namespace flasheva::attention
