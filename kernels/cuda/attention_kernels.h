@@ -14,7 +14,7 @@ struct OutputGradients {
 };
 
 inline constexpr int largest_head_dim = 256;
-inline constexpr int smallest_query_tile = 16;
+inline constexpr int smallest_query_tile = 16, mma_query_tile = 64;
 
 template <class T>
 struct Kernels {
@@ -38,6 +38,20 @@ struct Kernels {
   static void chunk_gradient(cudaStream_t stream, A* dkappa, A* dbeta, const Operands<T>& in,
                              const OutputGradients<T>& gradients, const Problem& problem,
                              const Segments& segments, std::int64_t heads);
+};
+
+// bfloat16 for head dimensions up to D, one of 32, 64, 80, 96, 128, 256.
+template <int D>
+struct MmaKernels {
+  static void forward(cudaStream_t stream, bf16* out, float* log_sum_exp, const Operands<bf16>& in,
+                      const Problem& problem, std::int64_t heads);
+  static void query_gradient(cudaStream_t stream, bf16* dq, float* bias_parts, const Operands<bf16>& in,
+                             const OutputGradients<bf16>& gradients, const Problem& problem,
+                             std::int64_t heads);
+  template <class Out>
+  static void key_gradient(cudaStream_t stream, Out* dkeys, Out* dvalues, const Operands<bf16>& in,
+                           const OutputGradients<bf16>& gradients, const Problem& problem,
+                           const Segments& segments, std::int64_t heads);
 };
 
 }  // namespace flasheva::attention

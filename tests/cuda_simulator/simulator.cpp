@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <memory>
 #include <vector>
@@ -46,6 +47,11 @@ struct Warp {
   alignas(16) std::byte slots[2][warp_size][slot_bytes];
 };
 
+struct Copy {
+  std::byte* to;
+  const std::byte* from;  // nullptr: zeros
+};
+
 struct Fiber {
   ucontext_t start;
   jmp_buf resume;
@@ -56,6 +62,7 @@ struct Fiber {
   Extent3 thread{0, 0, 0};
   unsigned lane = 0;
   Warp* warp = nullptr;
+  std::deque<std::vector<Copy>> copies;  // begun and not yet waited for; the last group is open
 
   bool can_run() const { return !finished && (waits_for == nullptr || waits_for->generation != generation); }
 };
@@ -119,6 +126,7 @@ class Block {
       fiber.finished = false;
       fiber.waits_for = nullptr;
       fiber.exchanges = 0;
+      fiber.copies.assign(1, {});
       fiber.lane = i % warp_size;
       fiber.warp = &warp_[i / warp_size];
       fiber.thread = {i % size.x, i / size.x % size.y, i / size.x / size.y};
@@ -300,6 +308,30 @@ std::byte* begin_exchange() {
 const std::byte* exchanged(unsigned lane) {
   const Fiber& self = block().current();
   return self.warp->slots[self.exchanges % 2][lane];
+}
+
+constexpr std::size_t copy_bytes = 16;
+
+void begin_copy(void* shared, const void* global, bool there) {
+  if (reinterpret_cast<std::uintptr_t>(shared) % copy_bytes != 0 ||
+      (there && reinterpret_cast<std::uintptr_t>(global) % copy_bytes != 0))
+    stop("a copy that is not aligned");
+  block().current().copies.back().push_back(
+      {static_cast<std::byte*>(shared), there ? static_cast<const std::byte*>(global) : nullptr});
+}
+
+void end_copy_group() { block().current().copies.emplace_back(); }
+
+void finish_copies(unsigned pending_groups) {
+  auto& copies = block().current().copies;
+  while (copies.size() > pending_groups + 1) {
+    for (const Copy& copy : copies.front())
+      if (copy.from != nullptr)
+        std::memcpy(copy.to, copy.from, copy_bytes);
+      else
+        std::memset(copy.to, 0, copy_bytes);
+    copies.pop_front();
+  }
 }
 
 void* allocate(std::size_t bytes) { return device_memory().take(bytes); }

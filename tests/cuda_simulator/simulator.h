@@ -57,6 +57,12 @@ class Exchange {
   }
 };
 
+// Asynchronous copies of 16 bytes, in groups, of the running thread: they happen when they are waited for.
+// Zeros are copied where there is nothing.
+void begin_copy(void* shared, const void* global, bool there);
+void end_copy_group();
+void finish_copies(unsigned pending_groups);
+
 // Device memory: apart from the host's, and out of its reach unless a kernel runs or Access lives.
 void* allocate(std::size_t bytes);  // nullptr where there is none left
 void release(void* memory);

@@ -1,0 +1,562 @@
+// Attention in bfloat16 on tensor cores, products accumulated in float32; formulas as in attention_simt.cuh.
+//
+// A warp owns 16 rows of the tile that a block works on: queries in the forward pass and for dq, keys for dk
+// and dv. Logits stay in the registers in which the product leaves them, from where they are the left factor
+// of the next product. Tiles of the other side stream through two buffers of shared memory, the next one on
+// its way while one is worked on. No sum crosses warps, so there is nothing to add up afterwards.
+//
+// D is the head dimension rounded up; elements behind the true one are 0 in shared memory.
+#pragma once
+
+#include <climits>
+
+#include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/warp.cuh"
+
+namespace flasheva::attention {
+
+inline constexpr int warp_rows = 16, row_warps = 4, own_rows = warp_rows * row_warps;
+static_assert(own_rows == mma_query_tile);
+
+template <int D_>
+struct MmaTile {
+  static constexpr int D = D_;
+  static constexpr int row = D + 8;                // elements; eight neighbouring rows lie in different banks
+  static constexpr int steps = D / 16;             // of a product over the head dimension
+  static constexpr int keys = D <= 128 ? 64 : 32;  // of a tile that streams
+  static constexpr int queries = D <= 64 ? 64 : 32;
+  static constexpr int column_parts = D <= 128 ? 1 : 2;  // warps that share the columns of dk and dv
+  static constexpr int key_threads = row_warps * column_parts * warp_size;
+};
+
+// --- tiles in shared memory ------------------------------------------------------------------------------
+
+// tile (rows, Tile::row) = rows 0 .. count - 1 of source (count, d); zeros where there is none. Asynchronous
+// where rows are aligned.
+template <class Tile, int rows, int threads>
+__device__ inline void load_tile(bf16* tile, const bf16* source, int count, std::int64_t stride, int d) {
+  constexpr int width = 8, pieces = Tile::D / width;
+  const int thread = static_cast<int>(threadIdx.x);
+  if (d % width == 0) {
+    for (int i = thread; i < rows * pieces; i += threads) {
+      const int r = i / pieces, c = i % pieces * width;
+      const bool there = r < count && c < d;
+      copy_async(tile + r * Tile::row + c, there ? source + r * stride + c : source, there);
+    }
+  } else {
+    for (int i = thread; i < rows * Tile::D; i += threads) {
+      const int r = i / Tile::D, c = i % Tile::D;
+      tile[r * Tile::row + c] = r < count && c < d ? source[r * stride + c] : bf16(0.0f);
+    }
+  }
+}
+
+// 16 x 16 elements at (row, column) as a left factor.
+template <class Tile>
+__device__ inline void load_left(std::uint32_t (&a)[4], const bf16* tile, int row, int column) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  load_matrices(a, tile + (row + lane % 16) * Tile::row + column + lane / 16 * 8);
+}
+
+// sums (16, 8 n) += the warp's rows of `left` . rows of `right`: both (rows, D).
+template <class Tile, int n>
+__device__ inline void multiply_rows(float (&sums)[n][4], const bf16* left, int left_row, const bf16* right) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const bf16* right_row = right + (lane % 8 + lane / 16 * 8) * Tile::row + lane / 8 % 2 * 8;
+#pragma unroll
+  for (int step = 0; step < Tile::steps; ++step) {
+    std::uint32_t a[4];
+    load_left<Tile>(a, left, left_row, step * 16);
+#pragma unroll
+    for (int j = 0; j < n; j += 2) {
+      std::uint32_t b[4];
+      load_matrices(b, right_row + j * 8 * Tile::row + step * 16);
+      multiply_add(sums[j], a, b[0], b[1]);
+      multiply_add(sums[j + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+// sums (16, 8 m) += weights (16, 8 n) rows: columns first_column on of the 8 n rows of a tile.
+template <class Tile, int n, int m>
+__device__ inline void combine_rows(float (&sums)[m][4], const float (&weights)[n][4], const bf16* rows,
+                                    int first_column) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const bf16* own = rows + lane % 16 * Tile::row + lane / 16 * 8 + first_column;
+#pragma unroll
+  for (int j = 0; j < n; j += 2) {
+    const std::uint32_t a[4] = {pack(weights[j][0], weights[j][1]), pack(weights[j][2], weights[j][3]),
+                                pack(weights[j + 1][0], weights[j + 1][1]),
+                                pack(weights[j + 1][2], weights[j + 1][3])};
+#pragma unroll
+    for (int c = 0; c < m; c += 2) {
+      std::uint32_t b[4];
+      load_matrices_transposed(b, own + j * 8 * Tile::row + c * 8);
+      multiply_add(sums[c], a, b[0], b[1]);
+      multiply_add(sums[c + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+// out rows 0 .. count - 1 (stride, d) = the warp's 16 rows in bfloat16: sums * scale (of rows g and g + 8),
+// by way of its rows of `tile`, so that 16 bytes leave at once.
+template <class Tile, int m>
+__device__ inline void store_warp_rows(bf16* out, bf16* tile, int tile_row, const float (&sums)[m][4],
+                                       const float (&scale)[2], int first_column, int count,
+                                       std::int64_t stride, int d) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int c = 0; c < m; ++c)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      *reinterpret_cast<std::uint32_t*>(tile + (tile_row + g + 8 * half) * Tile::row + first_column + c * 8 +
+                                        2 * t) =
+          pack(sums[c][2 * half] * scale[half], sums[c][2 * half + 1] * scale[half]);
+  __syncwarp();
+  constexpr int width = 8;
+  if (d % width == 0) {
+    for (int i = lane; i < warp_rows * m; i += warp_size) {
+      const int r = i / m, column = first_column + i % m * width;
+      if (r < count && column < d)
+        *reinterpret_cast<uint4*>(out + r * stride + column) =
+            *reinterpret_cast<const uint4*>(tile + (tile_row + r) * Tile::row + column);
+    }
+  } else {
+    for (int i = lane; i < warp_rows * m * width; i += warp_size) {
+      const int r = i / (m * width), column = first_column + i % (m * width);
+      if (r < count && column < d) out[r * stride + column] = tile[(tile_row + r) * Tile::row + column];
+    }
+  }
+}
+
+// --- keys of a tile of queries -------------------------------------------------------------------------
+
+// The tiles of keys that a tile of queries sees: of tokens, then of chunks.
+struct KeyTiles {
+  Rows tokens, chunks;
+  int token_tiles, all;
+
+  template <class Tile>
+  static __device__ KeyTiles make(const Problem& problem, int first, int last) {
+    KeyTiles tiles;
+    tiles.tokens = {problem.tokens_of(first).first, problem.tokens_of(last).end};
+    tiles.chunks = problem.chunks_of(last);
+    tiles.token_tiles = (tiles.tokens.end - tiles.tokens.first + Tile::keys - 1) / Tile::keys;
+    tiles.all = tiles.token_tiles + (tiles.chunks.end + Tile::keys - 1) / Tile::keys;
+    return tiles;
+  }
+  __device__ bool of_chunks(int tile) const { return tile >= token_tiles; }
+  template <class Tile>
+  __device__ Rows rows(int tile) const {
+    const int first = of_chunks(tile) ? (tile - token_tiles) * Tile::keys : tokens.first + tile * Tile::keys;
+    return {first, min(first + Tile::keys, of_chunks(tile) ? chunks.end : tokens.end)};
+  }
+};
+
+// Starts to load a tile of keys and values.
+template <class Tile, int threads>
+__device__ inline void load_keys(bf16* keys, bf16* values, const Operands<bf16>& in, const Problem& problem,
+                                 int head, const KeyTiles& tiles, int tile) {
+  const Source<bf16> source = source_of(in, problem, head, tiles.of_chunks(tile));
+  const Rows rows = tiles.rows<Tile>(tile);
+  const int d = problem.head_dim, count = rows.end - rows.first;
+  load_tile<Tile, Tile::keys, threads>(keys, source.keys + static_cast<std::int64_t>(rows.first) * d, count,
+                                       d, d);
+  load_tile<Tile, Tile::keys, threads>(values, source.values + static_cast<std::int64_t>(rows.first) * d,
+                                       count, d, d);
+  commit_copies();
+}
+
+// What the warp's rows see of one source. Rows g and g + 8 are the thread's own.
+struct WarpView {
+  Rows own[2], any, every;  // every: keys that all 16 rows see
+
+  __device__ WarpView(const Problem& problem, int first, int count, bool chunks) {
+    const int g = static_cast<int>(threadIdx.x) % warp_size / 4;
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      own[half] = g + 8 * half < count ? problem.seen(first + g + 8 * half, chunks) : Rows{0, 0};
+    if (count <= 0) {
+      any = every = {0, 0};
+      return;
+    }
+    const Rows top = problem.seen(first, chunks), bottom = problem.seen(first + count - 1, chunks);
+    any = {top.first, bottom.end};
+    every = count == warp_rows ? Rows{bottom.first, top.end} : Rows{0, 0};
+  }
+};
+
+// logits = logits * scale + bias, -inf where a key is not seen.
+template <int n>
+__device__ inline void scale_and_mask(float (&logits)[n][4], const WarpView& view, Rows keys, float scale,
+                                      float bias) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
+  const bool whole = keys.first >= view.every.first && keys.first + 8 * n <= view.every.end;
+#pragma unroll
+  for (int j = 0; j < n; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      logits[j][i] = logits[j][i] * scale + bias;
+      if (whole) continue;
+      const int key = keys.first + j * 8 + 2 * t + i % 2;
+      const Rows& seen = view.own[i / 2];
+      if (key < seen.first || key >= seen.end) logits[j][i] = -INFINITY;
+    }
+}
+
+// --- forward -------------------------------------------------------------------------------------------
+
+template <class Tile>
+constexpr std::size_t mma_forward_shared_bytes() {
+  return sizeof(bf16) * (own_rows + 4 * Tile::keys) * Tile::row;
+}
+
+// Brings the softmax so far under the maximum of new logits, which become weights.
+template <int n, int m>
+__device__ inline void softmax_step(float (&logits)[n][4], float (&sums)[m][4], float (&largest)[2],
+                                    float (&total)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float row_max = largest[half];
+#pragma unroll
+    for (int j = 0; j < n; ++j) row_max = fmaxf(row_max, fmaxf(logits[j][2 * half], logits[j][2 * half + 1]));
+    row_max = warp_max<4>(row_max);
+    const float factor = fast_exp2(largest[half] - row_max);
+    largest[half] = row_max;
+    total[half] *= factor;
+#pragma unroll
+    for (int c = 0; c < m; ++c) {
+      sums[c][2 * half] *= factor;
+      sums[c][2 * half + 1] *= factor;
+    }
+#pragma unroll
+    for (int j = 0; j < n; ++j)
+#pragma unroll
+      for (int i = 2 * half; i < 2 * half + 2; ++i) {
+        logits[j][i] = fast_exp2(logits[j][i] - row_max);
+        total[half] += logits[j][i];
+      }
+  }
+}
+
+// Block (head, tile of 64 queries), the last tile first: it has the most keys.
+template <class Tile>
+__global__ void __launch_bounds__(row_warps* warp_size)
+    mma_forward(bf16* out, float* log_sum_exp, Operands<bf16> in, Problem problem) {
+  constexpr int threads = row_warps * warp_size, n = Tile::keys / 8, m = Tile::D / 8;
+  const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
+  const int first = static_cast<int>(gridDim.y - 1 - blockIdx.y) * own_rows;
+  const int count = min(own_rows, problem.queries - first);
+  const int warp_row = static_cast<int>(threadIdx.x) / warp_size * warp_rows;
+  const int warp_count = min(warp_rows, count - warp_row);  // <= 0 where the warp has no query
+  const float scale = log2_e<float> / sqrtf(static_cast<float>(d));
+  const float chunk_bias = chunk_bias_of(in, problem, head);
+
+  bf16* queries = reinterpret_cast<bf16*>(dynamic_shared());
+  bf16 *keys = queries + own_rows * Tile::row, *values = keys + 2 * Tile::keys * Tile::row;
+  const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
+  load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
+  const KeyTiles tiles = KeyTiles::make<Tile>(problem, first, first + count - 1);
+  load_keys<Tile, threads>(keys, values, in, problem, head, tiles, 0);
+
+  float sums[m][4] = {}, largest[2] = {-1e30f, -1e30f}, total[2] = {};
+  WarpView view(problem, first + warp_row, warp_count, false);
+  for (int tile = 0; tile < tiles.all; ++tile) {
+    if (tile + 1 < tiles.all) {
+      const int next = (tile + 1) % 2 * Tile::keys * Tile::row;
+      load_keys<Tile, threads>(keys + next, values + next, in, problem, head, tiles, tile + 1);
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<0>();
+    }
+    __syncthreads();
+    if (tile == tiles.token_tiles) view = WarpView(problem, first + warp_row, warp_count, true);
+    const Rows rows = tiles.rows<Tile>(tile);
+    if (rows.first < view.any.end && rows.end > view.any.first) {
+      const int buffer = tile % 2 * Tile::keys * Tile::row;
+      float logits[n][4] = {};
+      multiply_rows<Tile>(logits, queries, warp_row, keys + buffer);
+      scale_and_mask(logits, view, rows, scale, tiles.of_chunks(tile) ? chunk_bias : 0.0f);
+      softmax_step(logits, sums, largest, total);
+      combine_rows<Tile>(sums, logits, values + buffer, 0);
+    }
+    __syncthreads();
+  }
+
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, g = lane / 4;
+  float inverse[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float sum = warp_sum<4>(total[half]);
+    inverse[half] = 1 / sum;
+    if (lane % 4 == 0 && g + 8 * half < warp_count)
+      log_sum_exp[row + warp_row + g + 8 * half] = largest[half] * ln_2<float> + logf(sum);
+  }
+  const std::int64_t stride = static_cast<std::int64_t>(problem.heads) * d;
+  if (warp_count > 0)
+    store_warp_rows<Tile>(out + merged_row(problem, head, first + warp_row), queries, warp_row, sums, inverse,
+                          0, warp_count, stride, d);
+}
+
+// --- backward: dq
+// --------------------------------------------------------------------------------------------
+
+template <class Tile>
+constexpr std::size_t mma_query_gradient_shared_bytes() {
+  return sizeof(bf16) * (2 * own_rows + 4 * Tile::keys) * Tile::row;
+}
+
+// Block (head, tile of 64 queries): dq of the tile, and in bias_parts (heads, tiles), optional, the sum of dS
+// over its chunks.
+template <class Tile>
+__global__ void __launch_bounds__(row_warps* warp_size)
+    mma_query_gradient(bf16* dq, float* bias_parts, Operands<bf16> in, OutputGradients<bf16> gradients,
+                       Problem problem) {
+  constexpr int threads = row_warps * warp_size, n = Tile::keys / 8, m = Tile::D / 8;
+  __shared__ float shared_sums[row_warps];
+  const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
+  const int query_tile = static_cast<int>(gridDim.y - 1 - blockIdx.y), first = query_tile * own_rows;
+  const int count = min(own_rows, problem.queries - first);
+  const int warp_row = static_cast<int>(threadIdx.x) / warp_size * warp_rows;
+  const int warp_count = min(warp_rows, count - warp_row), g = static_cast<int>(threadIdx.x) % warp_size / 4;
+  const float softmax_scale = 1 / sqrtf(static_cast<float>(d)), scale = softmax_scale * log2_e<float>;
+  const float chunk_bias = chunk_bias_of(in, problem, head);
+
+  bf16* queries = reinterpret_cast<bf16*>(dynamic_shared());
+  bf16 *douts = queries + own_rows * Tile::row, *keys = douts + own_rows * Tile::row,
+       *values = keys + 2 * Tile::keys * Tile::row;
+  const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
+  load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
+  load_tile<Tile, own_rows, threads>(douts, gradients.dout + merged_row(problem, head, first), count,
+                                     static_cast<std::int64_t>(problem.heads) * d, d);
+  const KeyTiles tiles = KeyTiles::make<Tile>(problem, first, first + count - 1);
+  load_keys<Tile, threads>(keys, values, in, problem, head, tiles, 0);
+
+  float sums[m][4] = {}, log_sum[2] = {}, row_dot[2] = {}, bias_sum = 0;
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    if (g + 8 * half < warp_count) {
+      log_sum[half] = gradients.log_sum_exp[row + warp_row + g + 8 * half] * log2_e<float>;
+      row_dot[half] = gradients.row_dots[row + warp_row + g + 8 * half];
+    }
+  WarpView view(problem, first + warp_row, warp_count, false);
+  for (int tile = 0; tile < tiles.all; ++tile) {
+    if (tile + 1 < tiles.all) {
+      const int next = (tile + 1) % 2 * Tile::keys * Tile::row;
+      load_keys<Tile, threads>(keys + next, values + next, in, problem, head, tiles, tile + 1);
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<0>();
+    }
+    __syncthreads();
+    if (tile == tiles.token_tiles) view = WarpView(problem, first + warp_row, warp_count, true);
+    const Rows rows = tiles.rows<Tile>(tile);
+    if (rows.first < view.any.end && rows.end > view.any.first) {
+      const int buffer = tile % 2 * Tile::keys * Tile::row;
+      float logits[n][4] = {}, ds[n][4] = {};
+      multiply_rows<Tile>(logits, queries, warp_row, keys + buffer);
+      multiply_rows<Tile>(ds, douts, warp_row, values + buffer);
+      scale_and_mask(logits, view, rows, scale, tiles.of_chunks(tile) ? chunk_bias : 0.0f);
+#pragma unroll
+      for (int j = 0; j < n; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          ds[j][i] = fast_exp2(logits[j][i] - log_sum[i / 2]) * (ds[j][i] - row_dot[i / 2]);
+          if (tiles.of_chunks(tile)) bias_sum += ds[j][i];
+        }
+      combine_rows<Tile>(sums, ds, keys + buffer, 0);
+    }
+    __syncthreads();
+  }
+  const float scales[2] = {softmax_scale, softmax_scale};
+  if (warp_count > 0)
+    store_warp_rows<Tile>(dq + (row + warp_row) * d, queries, warp_row, sums, scales, 0, warp_count, d, d);
+  if (bias_parts == nullptr) return;
+  bias_sum = block_sum<threads>(bias_sum, shared_sums);
+  if (threadIdx.x == 0) bias_parts[static_cast<std::int64_t>(head) * gridDim.y + query_tile] = bias_sum;
+}
+
+// --- backward: dk, dv, dkappa, dbeta ---------------------------------------------------------------------
+
+// What the other side of a tile of keys reads of its queries besides the rows.
+template <class Tile>
+struct QueryFacts {
+  float log_sum[Tile::queries], row_dot[Tile::queries];
+  Rows seen[Tile::queries];
+};
+
+template <class Tile>
+constexpr std::size_t mma_key_gradient_shared_bytes() {
+  return sizeof(bf16) * (2 * own_rows + 4 * Tile::queries) * Tile::row + 2 * sizeof(QueryFacts<Tile>);
+}
+
+// Starts to load queries first .. first + count - 1, their dout and facts.
+template <class Tile>
+__device__ inline void load_queries(bf16* queries, bf16* douts, QueryFacts<Tile>& facts,
+                                    const Operands<bf16>& in, const OutputGradients<bf16>& gradients,
+                                    const Problem& problem, int head, int first, int count, bool chunks) {
+  constexpr int threads = Tile::key_threads;
+  const int d = problem.head_dim;
+  const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
+  load_tile<Tile, Tile::queries, threads>(queries, in.q + row * d, count, d, d);
+  load_tile<Tile, Tile::queries, threads>(douts, gradients.dout + merged_row(problem, head, first), count,
+                                          static_cast<std::int64_t>(problem.heads) * d, d);
+  commit_copies();
+  for (int i = static_cast<int>(threadIdx.x); i < Tile::queries; i += threads) {
+    const bool there = i < count;
+    facts.log_sum[i] = there ? gradients.log_sum_exp[row + i] * log2_e<float> : 0.0f;
+    facts.row_dot[i] = there ? gradients.row_dots[row + i] : 0.0f;
+    facts.seen[i] = there ? problem.seen(first + i, chunks) : Rows{INT_MAX, 0};
+  }
+}
+
+// Logits (16 keys, 8 n queries) become p, and dp becomes dS.
+template <class Tile, int n>
+__device__ inline void weights_and_gradients(float (&p)[n][4], float (&ds)[n][4],
+                                             const QueryFacts<Tile>& facts, int first_key, float scale,
+                                             float bias) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, g = lane / 4, t = lane % 4;
+  const bool whole =
+      first_key >= facts.seen[Tile::queries - 1].first && first_key + warp_rows <= facts.seen[0].end;
+#pragma unroll
+  for (int j = 0; j < n; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int query = j * 8 + 2 * t + i % 2, key = first_key + g + i / 2 * 8;
+      const bool seen = whole || (key >= facts.seen[query].first && key < facts.seen[query].end);
+      p[j][i] = seen ? fast_exp2(p[j][i] * scale + bias - facts.log_sum[query]) : 0.0f;
+      ds[j][i] = p[j][i] * (ds[j][i] - facts.row_dot[query]);
+    }
+}
+
+// out rows 0 .. count - 1 (d) = the warp's 16 rows in float32.
+template <int m>
+__device__ inline void store_warp_rows_float(float* out, const float (&sums)[m][4], float scale,
+                                             int first_column, int count, int d) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int c = 0; c < m; ++c)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int r = g + i / 2 * 8, column = first_column + c * 8 + 2 * t + i % 2;
+      if (r < count && column < d) out[static_cast<std::int64_t>(r) * d + column] = sums[c][i] * scale;
+    }
+}
+
+// dkeys, dvalues (heads, segments, key rows, d), bfloat16 for tokens (one segment) and float32 for chunks:
+// the gradients through the queries of each segment. Block (head, tile of 64 keys, segment).
+template <class Tile, class Out>
+__global__ void __launch_bounds__(Tile::key_threads)
+    mma_key_gradient(Out* dkeys, Out* dvalues, Operands<bf16> in, OutputGradients<bf16> gradients,
+                     Problem problem, Segments segments) {
+  constexpr bool chunks = std::is_same_v<Out, float>;
+  constexpr int threads = Tile::key_threads, n = Tile::queries / 8, m = Tile::D / 8 / Tile::column_parts;
+  const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
+  const int first_key = static_cast<int>(blockIdx.y) * own_rows, segment = static_cast<int>(blockIdx.z);
+  const int rows = chunks ? problem.chunks : problem.tokens, key_count = min(own_rows, rows - first_key);
+  const int warp = static_cast<int>(threadIdx.x) / warp_size, warp_row = warp % row_warps * warp_rows;
+  const int first_column = warp / row_warps * m * 8;
+  const float softmax_scale = 1 / sqrtf(static_cast<float>(d)), scale = softmax_scale * log2_e<float>;
+  const float bias = chunks ? chunk_bias_of(in, problem, head) : 0.0f;
+
+  auto* facts = reinterpret_cast<QueryFacts<Tile>*>(dynamic_shared());
+  bf16* keys = reinterpret_cast<bf16*>(facts + 2);
+  bf16 *values = keys + own_rows * Tile::row, *queries = values + own_rows * Tile::row,
+       *douts = queries + 2 * Tile::queries * Tile::row;
+  const Source<bf16> source = source_of(in, problem, head, chunks);
+  const std::int64_t at = static_cast<std::int64_t>(first_key) * d;
+  load_tile<Tile, own_rows, threads>(keys, source.keys + at, key_count, d, d);
+  load_tile<Tile, own_rows, threads>(values, source.values + at, key_count, d, d);
+
+  Rows range = chunks ? problem.queries_of_chunks(first_key)
+                      : problem.queries_of_tokens(first_key, first_key + key_count - 1);
+  range.first = max(range.first, segment * segments.queries);
+  range.end = min(range.end, (segment + 1) * segments.queries);
+  const auto load = [&](int first, int buffer) {
+    load_queries<Tile>(queries + buffer * Tile::queries * Tile::row,
+                       douts + buffer * Tile::queries * Tile::row, facts[buffer], in, gradients, problem,
+                       head, first, min(Tile::queries, range.end - first), chunks);
+  };
+  if (range.first < range.end) load(range.first, 0);
+
+  float dk[m][4] = {}, dv[m][4] = {};
+  for (int first = range.first, buffer = 0; first < range.end; first += Tile::queries, buffer ^= 1) {
+    if (first + Tile::queries < range.end) {
+      load(first + Tile::queries, buffer ^ 1);
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<0>();
+    }
+    __syncthreads();
+    const bf16 *query_rows = queries + buffer * Tile::queries * Tile::row,
+               *dout_rows = douts + buffer * Tile::queries * Tile::row;
+    float p[n][4] = {}, ds[n][4] = {};
+    multiply_rows<Tile>(p, keys, warp_row, query_rows);
+    multiply_rows<Tile>(ds, values, warp_row, dout_rows);
+    weights_and_gradients<Tile>(p, ds, facts[buffer], first_key + warp_row, scale, bias);
+    combine_rows<Tile>(dv, p, dout_rows, first_column);
+    combine_rows<Tile>(dk, ds, query_rows, first_column);
+    __syncthreads();
+  }
+  wait_for_copies<0>();
+  __syncthreads();
+  const int warp_count = min(warp_rows, key_count - warp_row);
+  if (warp_count <= 0) return;
+  const std::int64_t out_row =
+      (static_cast<std::int64_t>(head) * segments.count + segment) * rows + first_key + warp_row;
+  if constexpr (chunks) {
+    store_warp_rows_float(dkeys + out_row * d, dk, softmax_scale, first_column, warp_count, d);
+    store_warp_rows_float(dvalues + out_row * d, dv, 1.0f, first_column, warp_count, d);
+  } else {
+    const float scales[2] = {softmax_scale, softmax_scale}, ones[2] = {1.0f, 1.0f};
+    store_warp_rows<Tile>(dkeys + out_row * d, keys, warp_row, dk, scales, first_column, warp_count, d, d);
+    store_warp_rows<Tile>(dvalues + out_row * d, values, warp_row, dv, ones, first_column, warp_count, d, d);
+  }
+}
+
+// --- launches --------------------------------------------------------------------------------------------
+
+template <int D>
+void MmaKernels<D>::forward(cudaStream_t stream, bf16* out, float* log_sum_exp, const Operands<bf16>& in,
+                            const Problem& problem, std::int64_t heads) {
+  using Tile = MmaTile<D>;
+  launch(stream, mma_forward<Tile>, {heads, divide_up(problem.queries, own_rows)}, row_warps * warp_size,
+         mma_forward_shared_bytes<Tile>(), out, log_sum_exp, in, problem);
+}
+
+template <int D>
+void MmaKernels<D>::query_gradient(cudaStream_t stream, bf16* dq, float* bias_parts, const Operands<bf16>& in,
+                                   const OutputGradients<bf16>& gradients, const Problem& problem,
+                                   std::int64_t heads) {
+  using Tile = MmaTile<D>;
+  launch(stream, mma_query_gradient<Tile>, {heads, divide_up(problem.queries, own_rows)},
+         row_warps * warp_size, mma_query_gradient_shared_bytes<Tile>(), dq, bias_parts, in, gradients,
+         problem);
+}
+
+template <int D>
+template <class Out>
+void MmaKernels<D>::key_gradient(cudaStream_t stream, Out* dkeys, Out* dvalues, const Operands<bf16>& in,
+                                 const OutputGradients<bf16>& gradients, const Problem& problem,
+                                 const Segments& segments, std::int64_t heads) {
+  using Tile = MmaTile<D>;
+  const std::int64_t rows = std::is_same_v<Out, float> ? problem.chunks : problem.tokens;
+  launch(stream, mma_key_gradient<Tile, Out>, {heads, divide_up(rows, own_rows), segments.count},
+         Tile::key_threads, mma_key_gradient_shared_bytes<Tile>(), dkeys, dvalues, in, gradients, problem,
+         segments);
+}
+
+}  // namespace flasheva::attention
+
+// The kernels of one head dimension: a file each, so that they compile side by side.
+#define FLASHEVA_INSTANTIATE_ATTENTION(D)                                                               \
+  namespace flasheva::attention {                                                                       \
+  template struct MmaKernels<D>;                                                                        \
+  template void MmaKernels<D>::key_gradient<bf16>(cudaStream_t, bf16*, bf16*, const Operands<bf16>&,    \
+                                                  const OutputGradients<bf16>&, const Problem&,         \
+                                                  const Segments&, std::int64_t);                       \
+  template void MmaKernels<D>::key_gradient<float>(cudaStream_t, float*, float*, const Operands<bf16>&, \
+                                                   const OutputGradients<bf16>&, const Problem&,        \
+                                                   const Segments&, std::int64_t);                      \
+  }
