@@ -8,19 +8,16 @@
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/rotary.h"
+#include "kernels/qkv_rotary_contract.h"
 
 namespace flasheva {
 
 namespace {
 
-struct Sizes {
-  std::int64_t batch, heads, tokens, head_dim, rotary;  // B, H, T, d, R
-};
-
 // Calls body(offset in qkv, offset in q, k and v, position t) for every token and head; a thread takes
 // tokens.
 template <class Body>
-void for_each_head(const Sizes& sizes, const Body& body) {
+void for_each_head(const QkvSizes& sizes, const Body& body) {
   const auto [batch, heads, tokens, head_dim, rotary] = sizes;
   parallel_rows(batch * tokens, 3 * heads * head_dim, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; row < last; ++row) {
@@ -32,23 +29,10 @@ void for_each_head(const Sizes& sizes, const Body& body) {
   });
 }
 
-Sizes check(const Tensor& qkv, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cosine,
-            const Tensor& sine) {
-  FLASHEVA_CHECK(q.shape.rank() == 4 && matches(q, q.dtype, q.shape));
-  FLASHEVA_CHECK(matches(k, q.dtype, q.shape) && matches(v, q.dtype, q.shape));
-  const Sizes sizes{q.dim(0), q.dim(1), q.dim(2), q.dim(3), cosine ? cosine.dim(1) : 0};
-  FLASHEVA_CHECK(matches(qkv, q.dtype, {sizes.batch, sizes.tokens, 3 * sizes.heads * sizes.head_dim}));
-  FLASHEVA_CHECK(!cosine == !sine);
-  FLASHEVA_CHECK(!cosine || matches(cosine, accumulation_type(q.dtype), {cosine.dim(0), sizes.rotary}));
-  FLASHEVA_CHECK(!cosine || matches(sine, accumulation_type(q.dtype), cosine.shape));
-  FLASHEVA_CHECK(!cosine || (cosine.dim(0) >= sizes.tokens && 2 * sizes.rotary <= sizes.head_dim));
-  return sizes;
-}
-
 }  // namespace
 
 void CpuOps::qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) {
-  const Sizes sizes = check(qkv, q, k, v, cosine, sine);
+  const QkvSizes sizes = checked_qkv(Device::cpu, qkv, q, k, v, cosine, sine);
   dispatch(q.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     for_each_head(sizes, [&](std::int64_t fused, std::int64_t head, std::int64_t t) {
@@ -62,7 +46,7 @@ void CpuOps::qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor
 }
 
 void CpuOps::qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) {
-  const Sizes sizes = check(dqkv, dq, dk, dv, cosine, sine);
+  const QkvSizes sizes = checked_qkv(Device::cpu, dqkv, dq, dk, dv, cosine, sine);
   dispatch(dq.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     for_each_head(sizes, [&](std::int64_t fused, std::int64_t head, std::int64_t t) {

@@ -1,8 +1,6 @@
 #include "kernels/cuda/cuda_ops.h"
 namespace flasheva {
 #define MISSING throw std::logic_error(std::string(__func__) + " is missing");
-void CudaOps::qkv_rotary_forward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) { MISSING }
-void CudaOps::qkv_rotary_backward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) { MISSING }
 void CudaOps::chunk_summary_forward(Tensor, Tensor, Tensor, Tensor, Tensor, const EvaParameters&,
                                     const ChunkSummaryConfig&) {
   MISSING
