@@ -9,9 +9,9 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cache_contract.h"
 #include "kernels/check.h"
 #include "kernels/cpu/attention_bias.h"
-#include "kernels/cpu/cache_check.h"
 #include "kernels/cpu/carver.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
@@ -149,8 +149,8 @@ void attend_cache(T* out, const T* q, const LayerCache& cache, std::int64_t head
 void CpuOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Tensor chunk_bias,
                               const AttentionConfig& config, const CachePlaces& places) {
   const Visibility& visibility = config.visibility;
-  check_cache(cache, visibility.kind == AttentionKind::eva ? visibility.chunk : 0);
-  check_places(places, cache);
+  check_cache(Device::cpu, cache, visibility.kind == AttentionKind::eva ? visibility.chunk : 0);
+  check_places(Device::cpu, places, cache);
   const DType dtype = cache.keys.dtype;
   const std::int64_t N = places.sequences.dim(0), H = cache.keys.dim(1), d = cache.keys.dim(3);
   FLASHEVA_CHECK(matches(out, dtype, {N, H * d}) && matches(q, dtype, {N, H, d}));

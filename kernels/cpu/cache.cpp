@@ -2,8 +2,7 @@
 // brought to its rows, token m in row m mod R.
 #include <algorithm>
 
-#include "kernels/check.h"
-#include "kernels/cpu/cache_check.h"
+#include "kernels/cache_contract.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/rotary.h"
@@ -11,18 +10,6 @@
 namespace flasheva {
 
 namespace {
-
-// Tokens first .. first + count - 1 between rows of a ring (R, d), token m in row m mod R, and rows (count,
-// d) that follow one another: calls copy(row of the ring, row, count) for each piece that is whole on both
-// sides.
-template <class Copy>
-void for_ring_pieces(std::int64_t first, std::int64_t count, std::int64_t ring, const Copy& copy) {
-  for (std::int64_t done = 0; done < count;) {
-    const std::int64_t row = (first + done) % ring, piece = std::min(count - done, ring - row);
-    copy(row, done, piece);
-    done += piece;
-  }
-}
 
 // The ring (R, d) of head `head` of all sequences' heads = the last of tokens first .. first + count - 1,
 // whose rows (count, d) are `in`.
@@ -66,20 +53,12 @@ void window_of_head(T* out, Tensor ring, std::int64_t head, std::int64_t first, 
 
 void CpuOps::cache_append(Tensor q, const LayerCache& cache, Tensor qkv, Tensor cosine, Tensor sine,
                           const CachePlaces& places) {
-  check_cache(cache, cache.queries ? cache.queries.dim(2) : 0);
-  check_places(places, cache);
+  check_append(Device::cpu, q, cache, qkv, cosine, sine, places);
   const DType dtype = cache.keys.dtype;
   const std::int64_t N = places.sequences.dim(0), H = cache.keys.dim(1), R = cache.keys.dim(2),
-                     d = cache.keys.dim(3), half = cosine ? cosine.dim(1) : 0,
-                     P = cache.queries ? cache.queries.dim(2) : 0;
+                     d = cache.keys.dim(3), half = cosine ? cosine.dim(1) : 0, P = chunk_of(cache);
   const auto *sequences = places.sequences.as<std::int32_t>(),
              *positions = places.positions.as<std::int32_t>();
-  FLASHEVA_CHECK(matches(q, dtype, {N, H, d}) && matches(qkv, dtype, {N, 3 * H * d}));
-  FLASHEVA_CHECK(!cosine == !sine && 2 * half <= d);
-  FLASHEVA_CHECK(!cosine || (matches(cosine, accumulation_type(dtype), {cosine.dim(0), half}) &&
-                             matches(sine, accumulation_type(dtype), cosine.shape)));
-  for (std::int64_t i = 0; i < N; ++i) FLASHEVA_CHECK(!cosine || positions[i] < cosine.dim(0));
-
   dispatch(dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     parallel_rows(N, 3 * H * d, [&](std::int64_t begin, std::int64_t end) {
@@ -102,20 +81,9 @@ void CpuOps::cache_append(Tensor q, const LayerCache& cache, Tensor qkv, Tensor 
 
 void CpuOps::cache_store(const LayerCache& cache, std::int64_t sequence, std::int64_t first_position,
                          Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta) {
-  const std::int64_t P = cache.queries ? cache.queries.dim(2) : 0;
-  check_cache(cache, P);
-  const DType dtype = cache.keys.dtype;
   const std::int64_t H = cache.keys.dim(1), d = cache.keys.dim(3);
-  FLASHEVA_CHECK(0 <= sequence && sequence < cache.keys.dim(0) && first_position >= 0);
-  FLASHEVA_CHECK(q.shape.rank() == 4);
-  for (const Tensor& x : {q, k, v}) FLASHEVA_CHECK(matches(x, dtype, {1, H, q.dim(2), d}));
-  const std::int64_t chunks = P > 0 ? q.dim(2) / P : 0;
-  FLASHEVA_CHECK(P == 0 || first_position % P == 0);
-  if (chunks > 0) {
-    for (const Tensor& x : {kappa, beta}) FLASHEVA_CHECK(matches(x, dtype, {1, H, chunks, d}));
-    FLASHEVA_CHECK(cache.kappa && first_position / P + chunks <= cache.kappa.dim(2));
-  }
-  dispatch(dtype, [&]<class T>(T) {
+  const std::int64_t chunks = check_store(Device::cpu, cache, sequence, first_position, q, k, v, kappa, beta);
+  dispatch(q.dtype, [&]<class T>(T) {
     parallel_rows(H, 2 * q.dim(2) * d, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t h = begin; h < end; ++h)
         store_head<T>(cache, sequence, h, first_position, q, k, v, chunks > 0 ? kappa : Tensor{}, beta);
@@ -125,16 +93,9 @@ void CpuOps::cache_store(const LayerCache& cache, std::int64_t sequence, std::in
 
 void CpuOps::cache_window(Tensor keys, Tensor values, const LayerCache& cache, std::int64_t sequence,
                           std::int64_t first_position, Tensor k, Tensor v) {
-  check_cache(cache, cache.queries ? cache.queries.dim(2) : 0);
-  const DType dtype = cache.keys.dtype;
-  const std::int64_t H = cache.keys.dim(1), R = cache.keys.dim(2), d = cache.keys.dim(3);
-  FLASHEVA_CHECK(0 <= sequence && sequence < cache.keys.dim(0));
-  FLASHEVA_CHECK(k.shape.rank() == 4 && keys.shape.rank() == 4);
-  const std::int64_t t = k.dim(2), old = keys.dim(2) - t;
-  FLASHEVA_CHECK(0 <= old && old <= R && old <= first_position);
-  for (const Tensor& x : {k, v}) FLASHEVA_CHECK(matches(x, dtype, {1, H, t, d}));
-  for (const Tensor& x : {keys, values}) FLASHEVA_CHECK(matches(x, dtype, {1, H, old + t, d}));
-  dispatch(dtype, [&]<class T>(T) {
+  const std::int64_t old = check_window(Device::cpu, keys, values, cache, sequence, first_position, k, v);
+  const std::int64_t H = cache.keys.dim(1), d = cache.keys.dim(3), t = k.dim(2);
+  dispatch(k.dtype, [&]<class T>(T) {
     parallel_rows(H, 2 * (old + t) * d, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t h = begin; h < end; ++h) {
         const std::int64_t head = sequence * H + h, to = h * (old + t) * d, from = h * t * d;

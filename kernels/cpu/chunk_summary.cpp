@@ -9,8 +9,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cache_contract.h"
 #include "kernels/check.h"
-#include "kernels/cpu/cache_check.h"
 #include "kernels/cpu/carver.h"
 #include "kernels/cpu/chunk_adapter.h"
 #include "kernels/cpu/chunk_summary_problem.h"
@@ -343,8 +343,8 @@ void CpuOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k
 
 void CpuOps::chunk_summary_cached(const LayerCache& cache, const EvaParameters& parameters,
                                   const ChunkSummaryConfig& config, const CachePlaces& places) {
-  check_cache(cache, config.chunk);
-  check_places(places, cache);
+  check_cache(Device::cpu, cache, config.chunk);
+  check_places(Device::cpu, places, cache);
   FLASHEVA_CHECK(!config.noise.enabled);
   if (!cache.kappa) return;  // no room for a whole chunk
   const DType dtype = cache.keys.dtype;

@@ -80,7 +80,8 @@ class CudaOps final : public Ops {
  private:
   int gpu_ = 0, multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
-  int* bad_token_ = nullptr;  // on the GPU; not 0 once a token was beyond the vocabulary
+  int* bad_token_ =
+      nullptr;  // on the GPU; 1 once a token was beyond the vocabulary, 2 a place beyond a cache
   std::unique_ptr<CudaGemm> gemm_;
   DeviceScratch scratch_;
 };

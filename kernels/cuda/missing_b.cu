@@ -9,16 +9,8 @@ void CudaOps::chunk_summary_backward(Tensor, Tensor, Tensor, const EvaParameters
                                      Tensor, Tensor, const EvaParameters&, const ChunkSummaryConfig&) {
   MISSING
 }
-void CudaOps::cache_append(Tensor, const LayerCache&, Tensor, Tensor, Tensor, const CachePlaces&) { MISSING }
 void CudaOps::chunk_summary_cached(const LayerCache&, const EvaParameters&, const ChunkSummaryConfig&,
                                    const CachePlaces&) {
-  MISSING
-}
-void CudaOps::cache_store(const LayerCache&, std::int64_t, std::int64_t, Tensor, Tensor, Tensor, Tensor,
-                          Tensor) {
-  MISSING
-}
-void CudaOps::cache_window(Tensor, Tensor, const LayerCache&, std::int64_t, std::int64_t, Tensor, Tensor) {
   MISSING
 }
 }  // namespace flasheva
