@@ -65,6 +65,7 @@ inline int atomicExch(int* address, int value) {
   return before;
 }
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }
