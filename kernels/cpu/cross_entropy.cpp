@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cross_entropy_contract.h"
 
 namespace flasheva {
 
@@ -89,13 +90,9 @@ void for_each_row(const Tensor& logits, const Tensor& targets, const Tensor& mas
 }
 
 void check(const Tensor& losses, const Tensor& logits, const Tensor& targets, const Tensor& mask) {
-  FLASHEVA_CHECK(logits.shape.rank() == 2 && matches(logits, logits.dtype, logits.shape));
-  const std::int64_t rows = logits.dim(0);
-  FLASHEVA_CHECK(matches(losses, accumulation_type(logits.dtype), {rows}));
-  FLASHEVA_CHECK(matches(targets, DType::i32, {rows}));
-  FLASHEVA_CHECK(!mask || matches(mask, DType::u8, {rows}));
+  check_cross_entropy(Device::cpu, losses, logits, targets, mask);
   bool targets_in_vocabulary = true;
-  for (std::int64_t n = 0; n < rows; ++n) {
+  for (std::int64_t n = 0; n < targets.size(); ++n) {
     const std::int32_t target = targets.as<std::int32_t>()[n];
     targets_in_vocabulary &= target >= 0 && target < logits.dim(1);
   }

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/layernorm_contract.h"
 
 namespace flasheva {
 
@@ -85,12 +86,8 @@ void backward_rows(const Tensor& dx, const Tensor& dweight, const Tensor& dbias,
 
 void CpuOps::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
                                double eps) {
-  FLASHEVA_CHECK(x.shape.rank() == 2 && matches(x, x.dtype, x.shape));
+  check_layernorm(Device::cpu, out, mean, rstd, x, weight, bias);
   const std::int64_t rows = x.dim(0), width = x.dim(1);
-  FLASHEVA_CHECK(matches(out, x.dtype, x.shape));
-  FLASHEVA_CHECK(matches(weight, x.dtype, {width}) && matches(bias, x.dtype, {width}));
-  FLASHEVA_CHECK(matches(mean, accumulation_type(x.dtype), {rows}));
-  FLASHEVA_CHECK(matches(rstd, accumulation_type(x.dtype), {rows}));
   dispatch(x.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     parallel_rows(rows, width, [=](std::int64_t first, std::int64_t last) {
@@ -111,15 +108,7 @@ void CpuOps::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, T
 
 void CpuOps::layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x, Tensor weight,
                                 Tensor mean, Tensor rstd) {
-  FLASHEVA_CHECK(x.shape.rank() == 2 && matches(x, x.dtype, x.shape));
-  const std::int64_t rows = x.dim(0), width = x.dim(1);
-  const DType accumulation = accumulation_type(x.dtype);
-  FLASHEVA_CHECK(matches(dout, x.dtype, x.shape) && matches(weight, x.dtype, {width}));
-  FLASHEVA_CHECK(matches(mean, accumulation, {rows}) && matches(rstd, accumulation, {rows}));
-  FLASHEVA_CHECK(!dx || matches(dx, x.dtype, x.shape));
-  FLASHEVA_CHECK(!dweight == !dbias);
-  FLASHEVA_CHECK(!dweight ||
-                 (matches(dweight, accumulation, {width}) && matches(dbias, accumulation, {width})));
+  check_layernorm_gradients(Device::cpu, dx, dweight, dbias, dout, x, weight, mean, rstd);
   dispatch(x.dtype,
            [&]<class T>(T) { backward_rows<T>(dx, dweight, dbias, dout, x, weight, mean, rstd, partials_); });
 }

@@ -63,7 +63,7 @@ void CudaOps::synchronize() {
   FLASHEVA_CUDA(cudaStreamSynchronize(stream_));
   if (bad_token == 0) return;
   FLASHEVA_CUDA(cudaMemsetAsync(bad_token_, 0, sizeof(int), stream_));
-  throw std::logic_error(bad_token == 1 ? "embedding: a token is not in 0 .. V - 1"
+  throw std::logic_error(bad_token == 1 ? "a token is not in 0 .. V - 1"
                                         : "cache: a sequence or position of a token does not exist");
 }
 

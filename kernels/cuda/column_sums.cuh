@@ -1,0 +1,53 @@
+// sums[j] += sum over i of x[i][j], for a matrix of many rows: the gradient of a bias. The order of additions
+// depends on the shape and the GPU alone.
+#pragma once
+
+#include "kernels/cuda/rows.cuh"
+
+namespace flasheva {
+
+inline constexpr int column_sums_threads = 256;
+
+// Block (x, y) sums the 32 * width columns from blockIdx.x on, over the `rows_a_block` rows from blockIdx.y
+// on: a lane `width` columns, a warp every eighth row. Then the warps' sums are added in order, and with
+// them, where `add` says so, what sums has. Row blockIdx.y of sums is the result.
+template <int width, class T>
+__global__ void __launch_bounds__(column_sums_threads)
+    column_sums_kernel(Accumulator<T>* sums, const T* x, std::int64_t rows, std::int64_t columns,
+                       std::int64_t rows_a_block, bool add) {
+  using A = Accumulator<T>;
+  constexpr int warps = column_sums_threads / warp_size;
+  __shared__ Vector<A, width> of_warp[warps][warp_size];
+  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+  const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * warp_size + lane) * width;
+  const std::int64_t first = blockIdx.y * rows_a_block;
+  const std::int64_t last = first + rows_a_block < rows ? first + rows_a_block : rows;
+  Vector<A, width> sum{};
+  if (column < columns) {
+#pragma unroll 4
+    for (std::int64_t row = first + warp; row < last; row += warps) {
+      const auto loaded = load_vector<width>(x + row * columns + column);
+#pragma unroll
+      for (int i = 0; i < width; ++i) sum.value[i] += widened(loaded.value[i]);
+    }
+  }
+  of_warp[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= columns) return;
+  A* into = sums + blockIdx.y * columns + column;
+  for (int other = 1; other < warps; ++other)
+#pragma unroll
+    for (int i = 0; i < width; ++i) sum.value[i] += of_warp[other][lane].value[i];
+#pragma unroll
+  for (int i = 0; i < width; ++i) into[i] = add ? into[i] + sum.value[i] : sum.value[i];
+}
+
+// Adds the column sums of `rows` of partial results.
+template <class A>
+void add_partial_sums(cudaStream_t stream, A* sums, const A* partials, std::int64_t rows,
+                      std::int64_t columns) {
+  launch(stream, column_sums_kernel<1, A>, {divide_up(columns, warp_size)}, column_sums_threads, 0, sums,
+         partials, rows, columns, rows, true);
+}
+
+}  // namespace flasheva

@@ -1,0 +1,204 @@
+//     forward   xhat = (x - mean) rstd,  out = xhat weight + bias
+//     backward  g = dout weight,  dx += rstd (g - mean(g) - xhat mean(g xhat))
+//               dweight += sum over rows of dout xhat,  dbias += sum over rows of dout
+// mean and variance are over the last dimension, D; rstd = 1 / sqrt(variance + eps).
+// A block takes a row at a time and a thread the same columns of each, in registers: rows are read once.
+#include "kernels/cuda/column_sums.cuh"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/warp.cuh"
+#include "kernels/layernorm_contract.h"
+
+namespace flasheva {
+
+namespace {
+
+constexpr int most_threads = 512, most_warps = most_threads / warp_size;
+
+// body(j, column) for the columns of this thread: `vectors` groups of `width`, as far as there are so many.
+template <int vectors, int width, class Body>
+__device__ inline void for_own_columns(std::int64_t columns, const Body& body) {
+#pragma unroll
+  for (int j = 0; j < vectors; ++j) {
+    const std::int64_t column = static_cast<std::int64_t>(j * blockDim.x + threadIdx.x) * width;
+    if (column < columns) body(j, column);
+  }
+}
+
+// The sums over all threads of the block, in all of them.
+template <int count, class A>
+__device__ inline void sum_over_block(A (&sums)[count], A (&shared)[count][most_warps]) {
+  const int warp = threadIdx.x / warp_size, warps = blockDim.x / warp_size;
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    sums[i] = warp_sum(sums[i]);
+    if (threadIdx.x % warp_size == 0) shared[i][warp] = sums[i];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    sums[i] = shared[i][0];
+    for (int other = 1; other < warps; ++other) sums[i] += shared[i][other];
+  }
+  __syncthreads();
+}
+
+template <int vectors, int width, class T>
+__global__ void __launch_bounds__(most_threads)
+    forward_kernel(T* out, Accumulator<T>* mean, Accumulator<T>* rstd, const T* x, const T* weight,
+                   const T* bias, std::int64_t columns, Accumulator<T> eps) {
+  using A = Accumulator<T>;
+  __shared__ A shared[1][most_warps];
+  const std::int64_t n = blockIdx.x;
+  Vector<T, width> x_n[vectors]{};
+  A sum[1] = {}, squares[1] = {};
+  for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+    x_n[j] = load_vector<width>(x + n * columns + column);
+#pragma unroll
+    for (int i = 0; i < width; ++i) sum[0] += widened(x_n[j].value[i]);
+  });
+  sum_over_block(sum, shared);
+  const A mean_n = sum[0] / static_cast<A>(columns);
+  for_own_columns<vectors, width>(columns, [&](int j, std::int64_t) {
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      const A difference = widened(x_n[j].value[i]) - mean_n;
+      squares[0] += difference * difference;
+    }
+  });
+  sum_over_block(squares, shared);
+  const A rstd_n = 1 / sqrt(squares[0] / static_cast<A>(columns) + eps);
+  for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+    const auto w = load_vector<width>(weight + column), b = load_vector<width>(bias + column);
+    Vector<T, width> result;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      const A xhat = (widened(x_n[j].value[i]) - mean_n) * rstd_n;
+      result.value[i] = static_cast<T>(xhat * widened(w.value[i]) + widened(b.value[i]));
+    }
+    store_vector(out + n * columns + column, result);
+  });
+  if (threadIdx.x > 0) return;
+  mean[n] = mean_n;
+  rstd[n] = rstd_n;
+}
+
+// What the backward pass reads and writes. dx is optional; so are the partial sums of the parameters'
+// gradients, (blocks, D) each.
+template <class T>
+struct Backward {
+  T* dx;
+  Accumulator<T>*dweight_partials, *dbias_partials;
+  const T *dout, *x, *weight;
+  const Accumulator<T>*mean, *rstd;
+};
+
+// A block takes every gridDim.x-th row.
+template <int vectors, int width, class T>
+__global__ void __launch_bounds__(most_threads)
+    backward_kernel(Backward<T> p, std::int64_t rows, std::int64_t columns) {
+  using A = Accumulator<T>;
+  __shared__ A shared[2][most_warps];
+  Vector<T, width> x[vectors]{}, dout[vectors]{}, dx[vectors]{}, weight[vectors]{};
+  Vector<A, width> dweight[vectors]{}, dbias[vectors]{};
+  for_own_columns<vectors, width>(
+      columns, [&](int j, std::int64_t column) { weight[j] = load_vector<width>(p.weight + column); });
+  for (std::int64_t n = blockIdx.x; n < rows; n += gridDim.x) {
+    const A mean = p.mean[n], rstd = p.rstd[n];
+    A sums[2] = {};  // of g and g xhat
+    for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+      x[j] = load_vector<width>(p.x + n * columns + column);
+      dout[j] = load_vector<width>(p.dout + n * columns + column);
+      if (p.dx) dx[j] = load_vector<width>(p.dx + n * columns + column);
+#pragma unroll
+      for (int i = 0; i < width; ++i) {
+        const A xhat = (widened(x[j].value[i]) - mean) * rstd, dout_i = widened(dout[j].value[i]);
+        const A g = dout_i * widened(weight[j].value[i]);
+        sums[0] += g;
+        sums[1] += g * xhat;
+        dweight[j].value[i] += dout_i * xhat;
+        dbias[j].value[i] += dout_i;
+      }
+    });
+    if (!p.dx) continue;
+    sum_over_block(sums, shared);
+    const A mean_g = sums[0] / static_cast<A>(columns), mean_g_xhat = sums[1] / static_cast<A>(columns);
+    for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+#pragma unroll
+      for (int i = 0; i < width; ++i) {
+        const A xhat = (widened(x[j].value[i]) - mean) * rstd;
+        const A g = widened(dout[j].value[i]) * widened(weight[j].value[i]);
+        dx[j].value[i] = static_cast<T>(widened(dx[j].value[i]) + rstd * (g - mean_g - xhat * mean_g_xhat));
+      }
+      store_vector(p.dx + n * columns + column, dx[j]);
+    });
+  }
+  if (!p.dweight_partials) return;
+  for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+    store_vector(p.dweight_partials + blockIdx.x * columns + column, dweight[j]);
+    store_vector(p.dbias_partials + blockIdx.x * columns + column, dbias[j]);
+  });
+}
+
+// Calls start(threads, vectors, width), the last two known at compile time, for rows of so many columns.
+template <int width, class Start>
+void with_threads_of(std::int64_t columns, const Start& start) {
+  constexpr int most_vectors = 16 / width;  // 8192 columns
+  const std::int64_t vectors = divide_up(columns, width);
+  FLASHEVA_CHECK(vectors <= most_threads * most_vectors);
+  const int threads =
+      static_cast<int>(std::min<std::int64_t>(most_threads, divide_up(vectors, warp_size) * warp_size));
+  if (vectors <= most_threads)
+    start(threads, std::integral_constant<int, 1>{}, std::integral_constant<int, width>{});
+  else
+    start(threads, std::integral_constant<int, most_vectors>{}, std::integral_constant<int, width>{});
+}
+
+}  // namespace
+
+void CudaOps::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                                double eps) {
+  check_layernorm(Device::cuda, out, mean, rstd, x, weight, bias);
+  const std::int64_t rows = x.dim(0), columns = x.dim(1);
+  dispatch(x.dtype, [&]<class T>(T) {
+    using A = Accumulator<T>;
+    const auto start = [&](int threads, auto vectors, auto width) {
+      launch(stream_, forward_kernel<vectors, width, T>, {rows}, threads, 0, out.as<T>(), mean.as<A>(),
+             rstd.as<A>(), x.as<T>(), weight.as<T>(), bias.as<T>(), columns, eps);
+    };
+    constexpr int width = vector_width<T>;
+    if (rows_are_aligned<width>(columns, out.as<T>(), x.as<T>(), weight.as<T>(), bias.as<T>()))
+      with_threads_of<width>(columns, start);
+    else
+      with_threads_of<1>(columns, start);
+  });
+}
+
+void CudaOps::layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x,
+                                 Tensor weight, Tensor mean, Tensor rstd) {
+  check_layernorm_gradients(Device::cuda, dx, dweight, dbias, dout, x, weight, mean, rstd);
+  const std::int64_t rows = x.dim(0), columns = x.dim(1);
+  dispatch(x.dtype, [&]<class T>(T) {
+    using A = Accumulator<T>;
+    const auto start = [&](int threads, auto vectors, auto width) {
+      // Eight rows or more a block, so that the partial sums are few beside them.
+      constexpr int rows_a_block = 8, threads_a_multiprocessor = 768;
+      const std::int64_t blocks = std::min<std::int64_t>(
+          divide_up(rows, rows_a_block), multiprocessors_ * threads_a_multiprocessor / threads);
+      A* partials = dweight ? scratch_.take<A>(2 * blocks * columns) : nullptr;
+      const Backward<T> problem{dx.as<T>(),   partials,    partials ? partials + blocks * columns : nullptr,
+                                dout.as<T>(), x.as<T>(),   weight.as<T>(),
+                                mean.as<A>(), rstd.as<A>()};
+      launch(stream_, backward_kernel<vectors, width, T>, {blocks}, threads, 0, problem, rows, columns);
+      if (!dweight) return;
+      add_partial_sums(stream_, dweight.as<A>(), problem.dweight_partials, blocks, columns);
+      add_partial_sums(stream_, dbias.as<A>(), problem.dbias_partials, blocks, columns);
+    };
+    constexpr int width = vector_width<T>;
+    if (rows_are_aligned<width>(columns, dx.as<T>(), dout.as<T>(), x.as<T>(), weight.as<T>()))
+      with_threads_of<width>(columns, start);
+    else
+      with_threads_of<1>(columns, start);
+  });
+}
+
+}  // namespace flasheva
