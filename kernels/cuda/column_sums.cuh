@@ -2,6 +2,7 @@
 // depends on the shape and the GPU alone.
 #pragma once
 
+#include "kernels/cuda/device_scratch.h"
 #include "kernels/cuda/rows.cuh"
 
 namespace flasheva {
@@ -42,12 +43,29 @@ __global__ void __launch_bounds__(column_sums_threads)
   for (int i = 0; i < width; ++i) into[i] = add ? into[i] + sum.value[i] : sum.value[i];
 }
 
-// Adds the column sums of `rows` of partial results.
+// Adds the column sums of a few rows of partial results.
 template <class A>
 void add_partial_sums(cudaStream_t stream, A* sums, const A* partials, std::int64_t rows,
                       std::int64_t columns) {
   launch(stream, column_sums_kernel<1, A>, {divide_up(columns, warp_size)}, column_sums_threads, 0, sums,
          partials, rows, columns, rows, true);
+}
+
+// Adds the column sums of x (rows, columns): first of blocks of rows, as many as fill the GPU, then of these.
+template <class T>
+void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiprocessors, Accumulator<T>* sums,
+                     const T* x, std::int64_t rows, std::int64_t columns) {
+  constexpr int width = vector_width<T>;
+  constexpr std::int64_t rows_at_least = 64, blocks_a_multiprocessor = 4;
+  const bool aligned = rows_are_aligned<width>(columns, x);
+  const std::int64_t across = divide_up(columns, warp_size * (aligned ? width : 1));
+  const std::int64_t blocks = divide_up(multiprocessors * blocks_a_multiprocessor, across);
+  const std::int64_t rows_a_block = std::max(rows_at_least, divide_up(rows, blocks));
+  const std::int64_t down = divide_up(rows, rows_a_block);
+  auto* partials = scratch.take<Accumulator<T>>(down * columns);
+  launch(stream, aligned ? column_sums_kernel<width, T> : column_sums_kernel<1, T>, {across, down},
+         column_sums_threads, 0, partials, x, rows, columns, rows_a_block, false);
+  add_partial_sums(stream, sums, partials, down, columns);
 }
 
 }  // namespace flasheva
