@@ -1,9 +1,314 @@
+// cuBLASLt counts columns first: what it takes for a matrix of `columns` rows and `rows` columns with leading
+// dimension `columns` is our matrix, row by row. So it is asked for the transpose of every product,
+//     out^T (N, M) = b^T (N, K) a^T (K, M)
+// where b^T and a^T are the stored matrices themselves as it sees them, or, of transposed factors, their
+// transposes. The bias is added along the first dimension of out^T, which is N.
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/device_scratch.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/launch.cuh"
 
 namespace flasheva {
-class CudaGemm::Library {};
-CudaGemm::CudaGemm(cudaStream_t) {}
+
+namespace {
+
+// What a product's algorithm is chosen for. Alignments, in bytes, are those of every row.
+struct Product {
+  std::int64_t m, n, k;
+  bool a_transposed, b_transposed;
+  DType in, out;
+  bool bias, accumulate;
+  std::uint32_t a_alignment, b_alignment, out_alignment, bias_alignment;
+  auto operator<=>(const Product&) const = default;
+};
+
+// Where a product's matrices are: d = a b + bias, or c + a b.
+struct Operands {
+  const void *a, *b, *bias, *c;
+  void* d;
+};
+
+std::uint32_t alignment_of(const Tensor& tensor) {
+  constexpr std::uintptr_t most = 256;
+  const int last = tensor.shape.rank() - 1;
+  const std::uintptr_t row = last > 0 ? tensor.dim(last) * size_in_bytes(tensor.dtype) : 0;
+  const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(tensor.data) | row | most;
+  return static_cast<std::uint32_t>(bits & -bits);  // the lowest bit that is set
+}
+
+// The library's first factor, A, is our b, its second one, B, our a.
+cublasLtMatmulDescOpaque_t make_operation(const Product& product, const void* bias) {
+  const bool wide = product.in == DType::f64;
+  cublasLtMatmulDescOpaque_t operation;
+  FLASHEVA_CUBLAS(cublasLtMatmulDescInit(&operation, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+                                         wide ? CUDA_R_64F : CUDA_R_32F));
+  const auto as_stored_or_not = [](bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
+  set(operation, CUBLASLT_MATMUL_DESC_TRANSA, as_stored_or_not(product.b_transposed));
+  set(operation, CUBLASLT_MATMUL_DESC_TRANSB, as_stored_or_not(product.a_transposed));
+  if (product.bias) {
+    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  }
+  return operation;
+}
+
+// A name for the library's nameless type, which containers want (nvcc 13.0 breaks off without).
+struct Algorithm {
+  cublasLtMatmulAlgo_t config;
+};
+
+// A product as the library is told of it.
+struct Description {
+  Product product;
+  cublasLtMatmulDescOpaque_t operation;
+  cublasLtMatrixLayoutOpaque_t a, b, out;
+
+  Description(const Product& p, const void* bias)
+      : product(p),
+        operation(make_operation(p, bias)),
+        a(p.a_transposed ? make_layout(p.in, p.k, p.m) : make_layout(p.in, p.m, p.k)),
+        b(p.b_transposed ? make_layout(p.in, p.n, p.k) : make_layout(p.in, p.k, p.n)),
+        out(make_layout(p.out, p.m, p.n)) {}
+};
+
+__global__ void __launch_bounds__(256)
+    compare_kernel(int* differ, const std::uint16_t* x, const std::uint16_t* y, std::int64_t size) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * 256 + threadIdx.x;
+  if (i < size && x[i] != y[i]) *differ = 1;
+}
+
+// out (rows, columns) = bias (columns) in every row.
+template <class T>
+__global__ void __launch_bounds__(256) repeat_row_kernel(T* out, const T* bias, std::int64_t columns) {
+  const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * 256 + threadIdx.x;
+  if (column < columns) out[blockIdx.x * columns + column] = bias[column];
+}
+
+// Room on the GPU for two results of one size, and whether they are equal.
+class TrialMemory {
+ public:
+  TrialMemory(cudaStream_t stream, std::size_t bytes)
+      : stream_(stream), bytes_(bytes), distance_((bytes + 255) / 256 * 256) {
+    void* memory = nullptr;
+    if (cudaMalloc(&memory, 2 * distance_ + sizeof(int)) != cudaSuccess) cudaGetLastError();
+    memory_ = static_cast<std::byte*>(memory);
+  }
+  ~TrialMemory() { cudaFree(memory_); }
+  TrialMemory(const TrialMemory&) = delete;
+  TrialMemory& operator=(const TrialMemory&) = delete;
+
+  explicit operator bool() const { return memory_ != nullptr; }
+  void* first() const { return memory_; }
+  void* other() const { return memory_ + distance_; }
+
+  bool are_equal() const {
+    auto* differ_on_gpu = reinterpret_cast<int*>(memory_ + 2 * distance_);
+    const auto size = static_cast<std::int64_t>(bytes_ / sizeof(std::uint16_t));
+    FLASHEVA_CUDA(cudaMemsetAsync(differ_on_gpu, 0, sizeof(int), stream_));
+    launch(stream_, compare_kernel, {divide_up(size, 256)}, 256, 0, differ_on_gpu,
+           static_cast<const std::uint16_t*>(first()), static_cast<const std::uint16_t*>(other()), size);
+    int differ = 0;
+    FLASHEVA_CUDA(cudaMemcpyAsync(&differ, differ_on_gpu, sizeof(int), cudaMemcpyDefault, stream_));
+    FLASHEVA_CUDA(cudaStreamSynchronize(stream_));
+    return differ == 0;
+  }
+
+ private:
+  cudaStream_t stream_;
+  std::size_t bytes_, distance_;
+  std::byte* memory_ = nullptr;
+};
+
+}  // namespace
+
+class CudaGemm::Library {
+ public:
+  explicit Library(cudaStream_t stream) : stream_(stream) {
+    FLASHEVA_CUBLAS(cublasLtCreate(&handle_));
+    workspace_ = allocate_on_gpu(workspace_bytes, "the workspace of matrix products");
+    FLASHEVA_CUDA(cudaEventCreate(&begin_));
+    FLASHEVA_CUDA(cudaEventCreate(&end_));
+  }
+  ~Library() {
+    cudaEventDestroy(end_);
+    cudaEventDestroy(begin_);
+    cudaFree(workspace_);
+    cublasLtDestroy(handle_);
+  }
+
+  void multiply(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
+    if (out.size() == 0) return;
+    const Product product{a.rows(),
+                          b.columns(),
+                          a.columns(),
+                          a.transposed,
+                          b.transposed,
+                          a.matrix.dtype,
+                          out.dtype,
+                          bias ? true : false,
+                          accumulate,
+                          alignment_of(a.matrix),
+                          alignment_of(b.matrix),
+                          alignment_of(out),
+                          alignment_of(bias)};
+    const Operands operands{a.matrix.data, b.matrix.data, bias.data, out.data, out.data};
+    Plan& plan = find_or_make(product, operands);
+    if (plan.algorithm) {
+      FLASHEVA_CUBLAS(start(plan.description, *plan.algorithm, operands));
+    } else {  // the library has no such product with a bias: the bias first, then what is added to it
+      dispatch(out.dtype, [&]<class T>(T) {
+        launch(stream_, repeat_row_kernel<T>, {out.dim(0), divide_up(out.dim(1), 256)}, 256, 0, out.as<T>(),
+               bias.as<T>(), out.dim(1));
+      });
+      multiply(out, a, b, {}, true);
+    }
+  }
+
+ private:
+  struct Plan {
+    Description description;
+    std::optional<Algorithm> algorithm;
+  };
+
+  // beta C is what the result is added to; alpha and beta have the type that products are summed in.
+  cublasStatus_t start(Description& what, const Algorithm& algorithm, const Operands& at) {
+    const Product& product = what.product;
+    const float one = 1, beta = product.accumulate ? 1 : 0;
+    const double wide_one = 1, wide_beta = beta;
+    const bool wide = product.in == DType::f64;
+    const auto pick = [=](const float& narrow, const double& in_float64) {
+      return wide ? static_cast<const void*>(&in_float64) : &narrow;
+    };
+    if (product.bias) set(what.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, at.bias);
+    return cublasLtMatmul(handle_, &what.operation, pick(one, wide_one), at.b, &what.b, at.a, &what.a,
+                          pick(beta, wide_beta), at.c, &what.out, at.d, &what.out, &algorithm.config,
+                          workspace_, workspace_bytes, stream_);
+  }
+
+  Plan& find_or_make(const Product& product, const Operands& operands) {
+    const auto found = plans_.find(product);
+    if (found != plans_.end()) return found->second;
+    if (plans_.size() == most_plans) plans_.clear();
+    Plan plan{Description(product, operands.bias), {}};
+    const auto algorithms = find_algorithms(plan.description, operands.bias);
+    if (!algorithms.empty())
+      plan.algorithm = fastest(plan.description, algorithms, operands);
+    else if (!product.bias)
+      throw CudaError("cuBLASLt has no product of " + std::to_string(product.m) + " x " +
+                      std::to_string(product.k) + " by " + std::to_string(product.k) + " x " +
+                      std::to_string(product.n) + " in " + name_of(product.in));
+    return plans_.emplace(product, plan).first->second;
+  }
+
+  // Algorithms that can do it, the presumably fastest first. Those for few rows are the ones for `few_rows`:
+  // what generation gives must not depend on what is generated beside it, and another algorithm adds in
+  // another order.
+  std::vector<Algorithm> find_algorithms(Description& what, const void* bias) {
+    Product product = what.product;
+    if (!product.a_transposed) product.m = std::max(product.m, few_rows);
+    Description asked(product, bias);
+    cublasLtMatmulPreferenceOpaque_t preference = make_preference(product);
+    constexpr int most_algorithms = 8;
+    cublasLtMatmulHeuristicResult_t results[most_algorithms];
+    int count = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(handle_, &asked.operation, &asked.b, &asked.a, &asked.out, &asked.out,
+                                       &preference, most_algorithms, results, &count);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
+    FLASHEVA_CUBLAS(status);
+    std::vector<Algorithm> algorithms;
+    for (int i = 0; i < count; ++i) {
+      cublasLtMatmulHeuristicResult_t checked{};
+      if (results[i].state == CUBLAS_STATUS_SUCCESS &&
+          cublasLtMatmulAlgoCheck(handle_, &what.operation, &what.b, &what.a, &what.out, &what.out,
+                                  &results[i].algo, &checked) == CUBLAS_STATUS_SUCCESS &&
+          checked.workspaceSize <= workspace_bytes)
+        algorithms.push_back({results[i].algo});
+    }
+    return algorithms;
+  }
+
+  // Parts of a sum are added in float32 (float64), never rounded to bfloat16 in between.
+  static cublasLtMatmulPreferenceOpaque_t make_preference(const Product& product) {
+    cublasLtMatmulPreferenceOpaque_t preference;
+    FLASHEVA_CUBLAS(cublasLtMatmulPreferenceInit(&preference));
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
+    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, product.b_alignment);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, product.a_alignment);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, product.out_alignment);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, product.out_alignment);
+    return preference;
+  }
+
+  // The fastest on these operands of the algorithms that give the bits of the first one, so that the choice,
+  // which may be another one on another day, changes no result. They write to memory of their own; where
+  // there is none, or the stream is being captured, the first one it is.
+  Algorithm fastest(Description& what, const std::vector<Algorithm>& algorithms, Operands at) {
+    if (algorithms.size() == 1 || is_capturing()) return algorithms[0];
+    const Product& product = what.product;
+    const TrialMemory memory(stream_,
+                             static_cast<std::size_t>(product.m * product.n) * size_in_bytes(product.out));
+    if (!memory) return algorithms[0];
+    const Algorithm* best = nullptr;
+    float best_time = 0;
+    for (const Algorithm& algorithm : algorithms) {
+      at.d = best ? memory.other() : memory.first();
+      if (start(what, algorithm, at) != CUBLAS_STATUS_SUCCESS) continue;
+      if (best && !memory.are_equal()) continue;
+      const float time = time_of(what, algorithm, at);
+      if (best && time >= best_time) continue;
+      best = &algorithm;
+      best_time = time;
+    }
+    return best ? *best : algorithms[0];
+  }
+
+  float time_of(Description& what, const Algorithm& algorithm, const Operands& at) {
+    constexpr int repetitions = 3;
+    float milliseconds = 0;
+    FLASHEVA_CUDA(cudaEventRecord(begin_, stream_));
+    for (int i = 0; i < repetitions; ++i) FLASHEVA_CUBLAS(start(what, algorithm, at));
+    FLASHEVA_CUDA(cudaEventRecord(end_, stream_));
+    FLASHEVA_CUDA(cudaEventSynchronize(end_));
+    FLASHEVA_CUDA(cudaEventElapsedTime(&milliseconds, begin_, end_));
+    return milliseconds;
+  }
+
+  bool is_capturing() const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    FLASHEVA_CUDA(cudaStreamIsCapturing(stream_, &status));
+    return status != cudaStreamCaptureStatusNone;
+  }
+
+  static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
+  static constexpr std::int64_t few_rows = 64;
+  // Prompts meet one shape a length; a training step knows a few dozen.
+  static constexpr std::size_t most_plans = 1024;
+
+  cudaStream_t stream_;
+  cublasLtHandle_t handle_ = nullptr;
+  void* workspace_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  std::map<Product, Plan> plans_;
+};
+
+CudaGemm::CudaGemm(cudaStream_t stream) : library_(std::make_unique<Library>(stream)) {}
 CudaGemm::~CudaGemm() = default;
-void CudaGemm::multiply(Tensor, Factor, Factor, Tensor) {}
-void CudaGemm::multiply_add(Tensor, Factor, Factor) {}
+
+void CudaGemm::multiply(Tensor out, Factor a, Factor b, Tensor bias) {
+  check_product(Device::cuda, out, a.matrix.dtype, a, b, bias);
+  library_->multiply(out, a, b, bias, false);
+}
+
+void CudaGemm::multiply_add(Tensor out, Factor a, Factor b) {
+  check_product(Device::cuda, out, accumulation_type(a.matrix.dtype), a, b, {});
+  library_->multiply(out, a, b, {}, true);
+}
+
 }  // namespace flasheva
