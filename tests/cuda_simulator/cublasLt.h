@@ -1,0 +1,223 @@
+// The part of cuBLASLt that gemm.cu uses, for the simulator: matrices column by column with leading
+// dimensions, as documented, and plain loops over them. There are two algorithms, which add in opposite
+// orders, and the first one twice. It has no products with a bias in float64, and holds its user to the
+// alignments that an algorithm was asked for.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/bf16.h"
+
+enum cublasStatus_t {
+  CUBLAS_STATUS_SUCCESS = 0,
+  CUBLAS_STATUS_INVALID_VALUE = 7,
+  CUBLAS_STATUS_EXECUTION_FAILED = 13,
+  CUBLAS_STATUS_NOT_SUPPORTED = 15
+};
+enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16BF = 14 };
+enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_64F = 70 };
+enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
+enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
+enum { CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2 };
+enum cublasLtMatmulDescAttributes_t {
+  CUBLASLT_MATMUL_DESC_TRANSA,
+  CUBLASLT_MATMUL_DESC_TRANSB,
+  CUBLASLT_MATMUL_DESC_EPILOGUE,
+  CUBLASLT_MATMUL_DESC_BIAS_POINTER
+};
+enum cublasLtMatmulPreferenceAttributes_t {
+  CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+  CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES
+};
+
+struct cublasLtMatmulDescOpaque_t {
+  cublasComputeType_t compute;
+  cudaDataType_t scale;
+  cublasOperation_t a, b;
+  cublasLtEpilogue_t epilogue;
+  const void* bias;
+};
+struct cublasLtMatrixLayoutOpaque_t {
+  cudaDataType_t type;
+  std::int64_t rows, columns, leading_dimension;
+};
+struct cublasLtMatmulPreferenceOpaque_t {
+  std::uint64_t workspace_bytes;
+  std::uint32_t reductions, alignments[4];  // of A, B, C, D
+};
+struct cublasLtMatmulAlgo_t {
+  bool backwards;
+  std::uint32_t alignments[4];
+};
+struct cublasLtMatmulHeuristicResult_t {
+  cublasLtMatmulAlgo_t algo;
+  std::size_t workspaceSize;
+  cublasStatus_t state;
+};
+using cublasLtHandle_t = void*;
+using cublasLtMatmulDesc_t = cublasLtMatmulDescOpaque_t*;
+using cublasLtMatrixLayout_t = cublasLtMatrixLayoutOpaque_t*;
+using cublasLtMatmulPreference_t = cublasLtMatmulPreferenceOpaque_t*;
+
+inline const char* cublasLtGetStatusName(cublasStatus_t) { return "a status of the simulated cuBLASLt"; }
+inline const char* cublasLtGetStatusString(cublasStatus_t) { return "see cublasLt.h"; }
+inline cublasStatus_t cublasLtCreate(cublasLtHandle_t*) { return CUBLAS_STATUS_SUCCESS; }
+inline cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
+
+// --- descriptions ---------------------------------------------------------------------------------------
+
+inline cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t operation, cublasComputeType_t compute,
+                                             cudaDataType_t scale) {
+  *operation = {compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr};
+  return CUBLAS_STATUS_SUCCESS;
+}
+inline cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t layout, cudaDataType_t type,
+                                               std::uint64_t rows, std::uint64_t columns,
+                                               std::int64_t leading_dimension) {
+  *layout = {type, static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns), leading_dimension};
+  return rows > 0 && columns > 0 && leading_dimension >= layout->rows ? CUBLAS_STATUS_SUCCESS
+                                                                      : CUBLAS_STATUS_INVALID_VALUE;
+}
+inline cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t preference) {
+  *preference = {0, 7, {256, 256, 256, 256}};
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+namespace flasheva::simulator {
+
+template <class T>
+cublasStatus_t assign(T& attribute, const void* value, std::size_t bytes) {
+  if (bytes != sizeof(T)) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(&attribute, value, sizeof(T));
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+}  // namespace flasheva::simulator
+
+inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation,
+                                                     cublasLtMatmulDescAttributes_t attribute,
+                                                     const void* value, std::size_t bytes) {
+  using flasheva::simulator::assign;
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      return assign(operation->a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+      return assign(operation->b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      return assign(operation->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      return assign(operation->bias, value, bytes);
+  }
+  return CUBLAS_STATUS_INVALID_VALUE;
+}
+inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                           cublasLtMatmulPreferenceAttributes_t attribute,
+                                                           const void* value, std::size_t bytes) {
+  using flasheva::simulator::assign;
+  if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
+    return assign(preference->workspace_bytes, value, bytes);
+  if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK)
+    return assign(preference->reductions, value, bytes);
+  return assign(preference->alignments[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
+}
+
+// --- algorithms -----------------------------------------------------------------------------------------
+
+inline cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              const cublasLtMatmulAlgo_t*,
+                                              cublasLtMatmulHeuristicResult_t* result) {
+  const auto rows = [](auto x, cublasOperation_t op) { return op == CUBLAS_OP_N ? x->rows : x->columns; };
+  const auto columns = [](auto x, cublasOperation_t op) { return op == CUBLAS_OP_N ? x->columns : x->rows; };
+  const bool wide = operation->compute == CUBLAS_COMPUTE_64F;
+  const bool fits = rows(a, operation->a) == d->rows && columns(b, operation->b) == d->columns &&
+                    columns(a, operation->a) == rows(b, operation->b) && c->rows == d->rows &&
+                    c->columns == d->columns && c->type == d->type && a->type == b->type &&
+                    operation->scale == (wide ? CUDA_R_64F : CUDA_R_32F) && wide == (a->type == CUDA_R_64F);
+  if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
+  if (wide && operation->epilogue == CUBLASLT_EPILOGUE_BIAS) return CUBLAS_STATUS_NOT_SUPPORTED;
+  result->workspaceSize = 0;
+  result->state = CUBLAS_STATUS_SUCCESS;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                                     cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                                     cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                                     cublasLtMatmulPreference_t preference, int most,
+                                                     cublasLtMatmulHeuristicResult_t* results, int* count) {
+  *count = 0;
+  for (const bool backwards : {false, true, false}) {
+    cublasLtMatmulHeuristicResult_t result{};
+    result.algo.backwards = backwards;
+    std::memcpy(result.algo.alignments, preference->alignments, sizeof(preference->alignments));
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoCheck(handle, operation, a, b, c, d, &result.algo, &result);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    if (*count < most) results[(*count)++] = result;
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+namespace flasheva::simulator {
+
+template <class In, class Out, class A>
+void multiply_columns(const cublasLtMatmulDescOpaque_t& operation, const cublasLtMatmulAlgo_t& algorithm,
+                      const void* alpha, const In* a, const cublasLtMatrixLayoutOpaque_t& a_layout,
+                      const In* b, const cublasLtMatrixLayoutOpaque_t& b_layout, const void* beta,
+                      const Out* c, Out* d, const cublasLtMatrixLayoutOpaque_t& d_layout) {
+  const auto element = [](const In* x, const auto& layout, cublasOperation_t op, auto row, auto column) {
+    return static_cast<A>(op == CUBLAS_OP_N ? x[row + column * layout.leading_dimension]
+                                            : x[column + row * layout.leading_dimension]);
+  };
+  const A alpha_value = *static_cast<const A*>(alpha), beta_value = *static_cast<const A*>(beta);
+  const std::int64_t terms = operation.a == CUBLAS_OP_N ? a_layout.columns : a_layout.rows;
+  for (std::int64_t column = 0; column < d_layout.columns; ++column)
+    for (std::int64_t row = 0; row < d_layout.rows; ++row) {
+      A sum = 0;
+      for (std::int64_t k = 0; k < terms; ++k) {
+        const std::int64_t term = algorithm.backwards ? terms - 1 - k : k;
+        sum += element(a, a_layout, operation.a, row, term) * element(b, b_layout, operation.b, term, column);
+      }
+      sum *= alpha_value;
+      const std::int64_t place = row + column * d_layout.leading_dimension;
+      if (beta_value != 0) sum += beta_value * static_cast<A>(c[place]);
+      if (operation.epilogue == CUBLASLT_EPILOGUE_BIAS)
+        sum += static_cast<A>(static_cast<const Out*>(operation.bias)[row]);
+      d[place] = static_cast<Out>(sum);
+    }
+}
+
+}  // namespace flasheva::simulator
+
+inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                     const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout,
+                                     const void* b, cublasLtMatrixLayout_t b_layout, const void* beta,
+                                     const void* c, cublasLtMatrixLayout_t c_layout, void* d,
+                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm,
+                                     void*, std::size_t, cudaStream_t) {
+  const flasheva::simulator::Access access;
+  cublasLtMatmulHeuristicResult_t result{};
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoCheck(handle, operation, a_layout, b_layout, c_layout, d_layout, algorithm, &result);
+  if (status != CUBLAS_STATUS_SUCCESS) return status;
+  const void* const operands[] = {a, b, c, d};
+  for (int i = 0; i < 4; ++i)
+    if (reinterpret_cast<std::uintptr_t>(operands[i]) % algorithm->alignments[i] != 0)
+      return CUBLAS_STATUS_EXECUTION_FAILED;
+  const auto run = [&]<class In, class Out, class A>(In, Out, A) {
+    flasheva::simulator::multiply_columns<In, Out, A>(
+        *operation, *algorithm, alpha, static_cast<const In*>(a), *a_layout, static_cast<const In*>(b),
+        *b_layout, beta, static_cast<const Out*>(c), static_cast<Out*>(d), *d_layout);
+    return CUBLAS_STATUS_SUCCESS;
+  };
+  if (a_layout->type == CUDA_R_64F) return run(double{}, double{}, double{});
+  if (a_layout->type == CUDA_R_32F) return run(float{}, float{}, float{});
+  if (d_layout->type == CUDA_R_32F) return run(flasheva::bf16{}, float{}, float{});
+  return run(flasheva::bf16{}, flasheva::bf16{}, float{});
+}
