@@ -72,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(LayerNorm, GradientTest, testing::Values(sized(1, 7), s
                          name_of_parameter);
 INSTANTIATE_TEST_SUITE_P(LayerNorm, PrecisionTest,
                          testing::Values(sized(1, 3), sized(3, 7), sized(7, 17, 0.5), sized(17, 33),
-                                         sized(33, 300), sized(300, 300)),
+                                         sized(33, 300), sized(300, 300), sized(50, 64), sized(5, 1030)),
                          name_of_parameter);
 
 class LayerNormTest : public testing::Test {
