@@ -62,8 +62,8 @@ struct ChunkBlock {
 };
 
 ChunkBlock chunk_block_at(const Problem& problem, std::int64_t index) {
-  const std::int64_t head = index / problem.blocks_per_head();
-  const std::int64_t first = index % problem.blocks_per_head() * chunk_block;
+  const std::int64_t head = index / blocks_per_head(problem);
+  const std::int64_t first = index % blocks_per_head(problem) * chunk_block;
   return {head / problem.H, head % problem.H, first, std::min(chunk_block, problem.C - first)};
 }
 
@@ -326,13 +326,13 @@ void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradien
 
 void CpuOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
                                    const EvaParameters& parameters, const ChunkSummaryConfig& config) {
-  const Problem problem = checked_problem(kappa, beta, q, k, v, parameters, config);
+  const Problem problem = checked_problem(Device::cpu, kappa, beta, q, k, v, parameters, config);
   dispatch(q.dtype, [&]<class T>(T) {
     using R = Accumulator<T>;
     const auto widened = carve<SummaryParameters<R>>(partials_, problem);
     widen_parameters<T>(widened, parameters, problem);
 #pragma omp parallel for schedule(static) if (q.size() >= worth_sharing)
-    for (std::int64_t i = 0; i < problem.blocks(); ++i) {
+    for (std::int64_t i = 0; i < blocks_of(problem); ++i) {
       const ChunkBlock block = chunk_block_at(problem, i);
       const auto [token, chunk] = offsets_of(problem, block);
       forward_block<T>(kappa.as<T>() + chunk, beta.as<T>() + chunk, q.as<T>() + token, k.as<T>() + token,
@@ -350,7 +350,7 @@ void CpuOps::chunk_summary_cached(const LayerCache& cache, const EvaParameters& 
   const DType dtype = cache.keys.dtype;
   const std::int64_t H = cache.keys.dim(1), rows = cache.keys.dim(2), d = cache.keys.dim(3);
   const Problem problem{cache.keys.dim(0), H, rows, cache.kappa.dim(2), config.chunk, d, config};
-  check_parameters(parameters, problem, dtype);
+  check_parameters(Device::cpu, parameters, problem, dtype);
   const auto *sequences = places.sequences.as<std::int32_t>(),
              *positions = places.positions.as<std::int32_t>();
   const std::int64_t N = places.positions.dim(0);
@@ -372,9 +372,9 @@ void CpuOps::chunk_summary_cached(const LayerCache& cache, const EvaParameters& 
 void CpuOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients,
                                     Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
                                     const EvaParameters& parameters, const ChunkSummaryConfig& config) {
-  const Problem problem = checked_problem(dkappa, dbeta, q, k, v, parameters, config);
+  const Problem problem = checked_problem(Device::cpu, dkappa, dbeta, q, k, v, parameters, config);
   for (Tensor gradient : {dq, dk, dv}) FLASHEVA_CHECK(matches(gradient, q.dtype, q.shape));
-  check_gradients(gradients, parameters);
+  check_gradients(Device::cpu, gradients, parameters);
   dispatch(q.dtype, [&]<class T>(T) {
     using R = Accumulator<T>;
     const int threads = omp_get_max_threads();
@@ -384,8 +384,8 @@ void CpuOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaPa
 #pragma omp parallel for schedule(static, 1) num_threads(threads) if (q.size() >= worth_sharing)
     for (int share = 0; share < threads; ++share) {
       const SummaryArrays<R> sums = shared.sums(share);
-      for (std::int64_t i = problem.blocks() * share / threads; i < problem.blocks() * (share + 1) / threads;
-           ++i) {
+      for (std::int64_t i = blocks_of(problem) * share / threads;
+           i < blocks_of(problem) * (share + 1) / threads; ++i) {
         const ChunkBlock block = chunk_block_at(problem, i);
         const auto [token, chunk] = offsets_of(problem, block);
         const BackwardRows<T> rows{dq.as<T>() + token,     dk.as<T>() + token,    dv.as<T>() + token,

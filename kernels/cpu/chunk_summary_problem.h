@@ -1,12 +1,12 @@
-// What a call of the chunk summaries works on: its sizes, checked, the layer's parameters widened once for
-// all threads, and sums for their gradients.
+// What the threads of a call of the chunk summaries share: the layer's parameters, widened once, and sums for
+// their gradients.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/check.h"
+#include "kernels/chunk_summary_contract.h"
 #include "kernels/cpu/carver.h"
 #include "kernels/cpu/chunk_adapter.h"
 #include "kernels/cpu/loops.h"
@@ -19,20 +19,13 @@ using namespace padded;
 
 inline constexpr std::int64_t chunk_block = 32;  // chunks of a head that are taken at a time
 
-// The sizes of a call and its variant.
-struct Problem {
-  std::int64_t B, H, T, C, P, d;
-  ChunkSummaryConfig config;
-
-  bool adapted() const {
-    return config.adapter == Adapter::linear || config.adapter == Adapter::linear_layernorm;
-  }
-  bool layernorm() const { return config.adapter == Adapter::linear_layernorm; }
-  bool learned() const { return config.adapter == Adapter::learned; }
-  bool uses_queries() const { return !learned() && config.proposal == Proposal::qk; }
-  std::int64_t blocks_per_head() const { return (C + chunk_block - 1) / chunk_block; }
-  std::int64_t blocks() const { return B * H * blocks_per_head(); }
-};
+// Blocks of chunks, of all heads.
+inline std::int64_t blocks_per_head(const Problem& problem) {
+  return (problem.C + chunk_block - 1) / chunk_block;
+}
+inline std::int64_t blocks_of(const Problem& problem) {
+  return problem.B * problem.H * blocks_per_head(problem);
+}
 
 // All parameters of a layer, or sums for their gradients.
 template <class R>
@@ -130,48 +123,6 @@ void add_gradients(const EvaParameters& gradients, const SummaryArrays<R>& sums,
   add_gradient(gradients.query_norm_bias, sums.query.norm_bias, 1, d);
   add_gradient(gradients.mu, sums.mu, problem.H, d);
   add_gradient(gradients.phi, sums.phi, problem.H, d);
-}
-
-// --- preconditions -----------------------------------------------------------------------------------
-
-inline void check_parameters(const EvaParameters& p, const Problem& problem, DType dtype) {
-  const std::int64_t H = problem.H, d = problem.d;
-  const auto check_adapter = [&](Tensor weight, Tensor bias, Tensor norm_weight, Tensor norm_bias) {
-    FLASHEVA_CHECK(matches(weight, dtype, {d, d}) && matches(bias, dtype, {d}));
-    FLASHEVA_CHECK(!problem.layernorm() ||
-                   (matches(norm_weight, dtype, {d}) && matches(norm_bias, dtype, {d})));
-  };
-  if (problem.adapted()) check_adapter(p.key_weight, p.key_bias, p.key_norm_weight, p.key_norm_bias);
-  if (problem.adapted() && problem.uses_queries())
-    check_adapter(p.query_weight, p.query_bias, p.query_norm_weight, p.query_norm_bias);
-  if (problem.learned()) FLASHEVA_CHECK(matches(p.mu, dtype, {H, d}) && matches(p.phi, dtype, {H, d}));
-}
-
-inline Problem checked_problem(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
-                               const EvaParameters& parameters, const ChunkSummaryConfig& config) {
-  FLASHEVA_CHECK(config.chunk > 0 && q.shape.rank() == 4 && q.size() > 0);
-  for (Tensor x : {q, k, v}) FLASHEVA_CHECK(matches(x, q.dtype, q.shape));
-  const std::int64_t B = q.dim(0), H = q.dim(1), T = q.dim(2), C = T / config.chunk, d = q.dim(3);
-  const Problem problem{B, H, T, C, config.chunk, d, config};
-  for (Tensor x : {kappa, beta}) FLASHEVA_CHECK(C == 0 || matches(x, q.dtype, {B, H, C, d}));
-  check_parameters(parameters, problem, q.dtype);
-  return problem;
-}
-
-inline void check_gradients(const EvaParameters& gradients, const EvaParameters& parameters) {
-  const auto check = [](Tensor gradient, Tensor parameter) {
-    FLASHEVA_CHECK(!gradient || matches(gradient, accumulation_type(parameter.dtype), parameter.shape));
-  };
-  check(gradients.key_weight, parameters.key_weight);
-  check(gradients.key_bias, parameters.key_bias);
-  check(gradients.key_norm_weight, parameters.key_norm_weight);
-  check(gradients.key_norm_bias, parameters.key_norm_bias);
-  check(gradients.query_weight, parameters.query_weight);
-  check(gradients.query_bias, parameters.query_bias);
-  check(gradients.query_norm_weight, parameters.query_norm_weight);
-  check(gradients.query_norm_bias, parameters.query_norm_bias);
-  check(gradients.mu, parameters.mu);
-  check(gradients.phi, parameters.phi);
 }
 
 }  // namespace flasheva::summary

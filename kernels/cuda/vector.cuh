@@ -1,6 +1,8 @@
 // Several neighbouring elements, moved at once: a thread loads and stores 16 bytes where it can.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 #include "kernels/bf16.h"

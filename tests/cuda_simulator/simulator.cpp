@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <new>
 #include <vector>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -275,7 +276,12 @@ DeviceMemory& device_memory() {
   return memory;
 }
 
-std::unique_ptr<std::byte[]> shared_memory;
+constexpr std::align_val_t shared_alignment{128};  // as kernels/cuda/dynamic_shared.cuh has it
+
+struct DeleteShared {
+  void operator()(std::byte* memory) const { ::operator delete[](memory, shared_alignment); }
+};
+std::unique_ptr<std::byte[], DeleteShared> shared_memory;
 
 }  // namespace
 
@@ -284,7 +290,7 @@ void run_grid(Extent3 grid, Extent3 block_size, std::size_t shared_bytes,
   const Access access;
   coordinates.grid_size = grid;
   coordinates.block_size = block_size;
-  shared_memory = std::make_unique<std::byte[]>(shared_bytes);
+  shared_memory.reset(static_cast<std::byte*>(::operator new[](shared_bytes, shared_alignment)));
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
