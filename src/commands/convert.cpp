@@ -132,7 +132,7 @@ void run(const Options& options) {
   parameters.plan_masters(plan, DType::f32);
   Buffer memory(plan.bytes());
   memory.bind(plan);
-  const SwapReport report = load_parameters(parameters, config, before, options.source);
+  const SwapReport report = load_parameters(parameters, config, before, options.source, *make_cpu_ops());
 
   const SafetensorsReader file{std::filesystem::path(options.source)};
   const Converted converted = convert_tensors(file, parameters, report.started, type_named(options.dtype));

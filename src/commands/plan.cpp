@@ -57,7 +57,8 @@ void run(const Options& options) {
     fail(ExitCode::usage, "--ranks {}: batch.sequences is {}; each rank needs a sequence", options.ranks,
          config.batch.sequences);
   // The last rank never has fewer sequences than another.
-  const std::vector<MemoryPlan> plans = Trainer::plans(config, model, options.ranks - 1, options.ranks);
+  const std::vector<MemoryPlan> plans =
+      Trainer::plans(config, model, ops->device(), options.ranks - 1, options.ranks);
   fmt::print("{}: {} parameters, {} layers, hidden {}, {} heads\n", config.run.name,
              ParameterTable(model).count(), model.num_hidden_layers, model.hidden_size,
              model.num_attention_heads);

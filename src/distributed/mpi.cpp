@@ -234,6 +234,7 @@ void MpiCommunicator::sum_own_piece(T* values, T* scratch, std::int64_t elements
 }
 
 void MpiCommunicator::gather(void* values, std::int64_t elements, MPI_Datatype type) {
+  if (world_.size == 1) return;
   const Pieces pieces(elements, world_.size);
   MPI_Request request;
   complete(MPI_Iallgatherv(MPI_IN_PLACE, 0, type, values, pieces.counts.data(), pieces.firsts.data(), type,

@@ -44,7 +44,7 @@ void Decoder::take_memory() {
     plan.add(*tensor, "tokens", DType::i32, {S});
   memory_ = std::make_unique<Buffer>(plan.bytes());
   memory_->bind(plan);
-  network_.prepare();
+  network_.prepare(ops_);
 }
 
 std::size_t Decoder::cache_bytes() const {

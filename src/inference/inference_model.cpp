@@ -12,7 +12,7 @@ LoadedModel::LoadedModel(const std::filesystem::path& folder, Ops& ops, Precisio
       parameters_(config_),
       network_(config_, parameters_) {
   take_memory();
-  load_parameters(parameters_, config_, config_, folder);
+  load_parameters(parameters_, config_, config_, folder, ops_);
   round_weights();
 }
 
@@ -59,7 +59,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& folder, Ops& ops, Pr
   network_.plan(plan, largest, compute_, false);
   memory_ = std::make_unique<Buffer>(plan.bytes());
   memory_->bind(plan);
-  network_.prepare();
+  network_.prepare(ops_);
 }
 
 void InferenceModel::logits(Tensor out, Tensor tokens, Extent extent) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -31,6 +32,9 @@ struct StoredTensor {
   std::vector<std::int64_t> shape;
   std::span<const std::byte>
       data;  // little-endian, row-major; points into the file's map or the caller's memory
+  // Of a tensor to write that is not in host memory, in place of `data`: copies it there. What it returns
+  // lasts until another tensor is fetched.
+  std::function<std::span<const std::byte>()> fetch = {};
 
   std::int64_t size() const;  // elements
 };
@@ -76,6 +80,8 @@ void write_safetensors(const std::filesystem::path& path,
 
 // The stored form of a host tensor (no copy).
 StoredTensor stored(const Tensor& tensor);
+// Of one of a device: `read` gives it in host memory once it is written.
+StoredTensor stored_from(const Tensor& tensor, std::function<Tensor(const Tensor&)> read);
 
 // out = stored elements converted to out's type (float32, float64 or bfloat16 from any floating type; int32
 // from I32 and I64, checked). Shapes must agree: Error{data} prefixed with `where` prints both.

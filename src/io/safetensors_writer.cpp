@@ -9,6 +9,10 @@ namespace flasheva {
 
 namespace {
 
+std::size_t bytes_of(const StoredTensor& tensor) {
+  return static_cast<std::size_t>(tensor.size()) * size_in_bytes(tensor.dtype);
+}
+
 // The length field and the header, padded with spaces to 8 bytes.
 std::string header_of(const std::vector<const std::pair<std::string, StoredTensor>*>& tensors,
                       const std::map<std::string, std::string>& metadata) {
@@ -18,9 +22,7 @@ std::string header_of(const std::vector<const std::pair<std::string, StoredTenso
   for (const auto* named : tensors) {
     const auto& [name, tensor] = *named;
     FLASHEVA_CHECK(!header.contains(name));
-    FLASHEVA_CHECK(tensor.data.size() ==
-                   static_cast<std::size_t>(tensor.size()) * size_in_bytes(tensor.dtype));
-    const std::size_t end = offset_bytes + tensor.data.size();
+    const std::size_t end = offset_bytes + bytes_of(tensor);
     header[name] = {
         {"dtype", name_of(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset_bytes, end}}};
     offset_bytes = end;
@@ -47,6 +49,17 @@ StoredType stored_type_of(DType type) {
   throw std::logic_error("unknown DType");
 }
 
+StoredTensor without_data(const Tensor& tensor) {
+  StoredTensor out;
+  out.dtype = stored_type_of(tensor.dtype);
+  for (int i = 0; i < tensor.shape.rank(); ++i) out.shape.push_back(tensor.dim(i));
+  return out;
+}
+
+std::span<const std::byte> data_of(const Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.data), tensor.bytes()};
+}
+
 }  // namespace
 
 void write_safetensors(const std::filesystem::path& path,
@@ -61,15 +74,25 @@ void write_safetensors(const std::filesystem::path& path,
   const std::string header = header_of(ordered, metadata);
   FileWriter file(path);
   file.write(header);
-  for (const auto* named : ordered) file.write(named->second.data.data(), named->second.data.size());
+  for (const auto* named : ordered) {
+    const StoredTensor& tensor = named->second;
+    const std::span<const std::byte> data = tensor.fetch ? tensor.fetch() : tensor.data;
+    FLASHEVA_CHECK(data.size() == bytes_of(tensor));
+    file.write(data.data(), data.size());
+  }
   file.close();
 }
 
 StoredTensor stored(const Tensor& tensor) {
   FLASHEVA_CHECK(tensor && tensor.device == Device::cpu);
-  StoredTensor out{
-      stored_type_of(tensor.dtype), {}, {static_cast<const std::byte*>(tensor.data), tensor.bytes()}};
-  for (int i = 0; i < tensor.shape.rank(); ++i) out.shape.push_back(tensor.dim(i));
+  StoredTensor out = without_data(tensor);
+  out.data = data_of(tensor);
+  return out;
+}
+
+StoredTensor stored_from(const Tensor& tensor, std::function<Tensor(const Tensor&)> read) {
+  StoredTensor out = without_data(tensor);
+  out.fetch = [tensor, read = std::move(read)] { return data_of(read(tensor)); };
   return out;
 }
 

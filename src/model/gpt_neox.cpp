@@ -22,23 +22,29 @@ std::int64_t slice_rows(std::int64_t rows, std::int64_t vocab_size) {
   return std::min(rows, (even + multiple - 1) / multiple * multiple);
 }
 
-double sum_of(const Tensor& x) {
+double sum_of(const Tensor& x) {  // in host memory
   double sum = 0;
   for (std::int64_t i = 0; i < x.size(); ++i)
     sum += x.dtype == DType::f64 ? x.as<double>()[i] : static_cast<double>(x.as<float>()[i]);
   return sum;
 }
 
-template <class T>
-void fill_rotary(Tensor cosine, Tensor sine, double base) {
-  const std::int64_t R = cosine.dim(1);
-  for (std::int64_t t = 0; t < cosine.dim(0); ++t)
-    for (std::int64_t i = 0; i < R; ++i) {
-      const double angle =
-          static_cast<double>(t) * std::pow(base, -static_cast<double>(i) / static_cast<double>(R));
-      cosine.as<T>()[t * R + i] = static_cast<T>(std::cos(angle));
-      sine.as<T>()[t * R + i] = static_cast<T>(std::sin(angle));
-    }
+// table (positions, R) = function(t base^(-i / R)).
+template <class Function>
+void fill_rotary(Tensor table, double base, const Function& function) {
+  const std::int64_t R = table.dim(1);
+  std::vector<double> frequencies;
+  for (std::int64_t i = 0; i < R; ++i)
+    frequencies.push_back(std::pow(base, -static_cast<double>(i) / static_cast<double>(R)));
+  const auto fill = [&]<class T>(T* out) {
+    for (std::int64_t t = 0; t < table.dim(0); ++t)
+      for (const double frequency : frequencies)
+        *out++ = static_cast<T>(function(static_cast<double>(t) * frequency));
+  };
+  if (table.dtype == DType::f64)
+    fill(table.as<double>());
+  else
+    fill(table.as<float>());
 }
 
 }  // namespace
@@ -111,12 +117,13 @@ void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t po
   if (training) plan.add(dx_, "workspace", compute, {N, D});
 }
 
-void GptNeoX::prepare() {
+void GptNeoX::prepare(Ops& ops) {
   if (!cosine_) return;
-  if (cosine_.dtype == DType::f64)
-    fill_rotary<double>(cosine_, sine_, config_.rotary_emb_base);
-  else
-    fill_rotary<float>(cosine_, sine_, config_.rotary_emb_base);
+  const auto write = [&](const Tensor& table, const auto& function) {
+    host_.write(ops, table, [&](Tensor host) { fill_rotary(host, config_.rotary_emb_base, function); });
+  };
+  write(cosine_, [](double angle) { return std::cos(angle); });
+  write(sine_, [](double angle) { return std::sin(angle); });
 }
 
 template <class Step>
@@ -172,8 +179,9 @@ LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch, Att
                                    batch.targets.rows(first, rows),
                                    batch.mask ? batch.mask.rows(first, rows) : Tensor{});
   }
-  LossSums sums{sum_of(losses_.rows(0, N)), 0};
-  for (std::int64_t i = 0; i < N; ++i) sums.correct += correct_.as<std::uint8_t>()[i];
+  LossSums sums{sum_of(host_.read(pass.ops, losses_.rows(0, N))), 0};
+  const Tensor correct = host_.read(pass.ops, correct_.rows(0, N));
+  for (std::int64_t i = 0; i < N; ++i) sums.correct += correct.as<std::uint8_t>()[i];
   return sums;
 }
 
@@ -221,7 +229,7 @@ double GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, 
     final_norm_.backward(pass.ops, dx, work_.branch1.rows(0, N), output_.rows(0, N), final_mean_.rows(0, N),
                          final_rstd_.rows(0, N));
   }
-  return sum_of(losses_.rows(0, N));
+  return sum_of(host_.read(pass.ops, losses_.rows(0, N)));
 }
 
 void GptNeoX::backward_blocks(const PassContext& pass, Tensor tokens, const LayerDone& layer_done) {

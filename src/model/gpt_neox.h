@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/buffer.h"
+#include "kernels/host_staging.h"
 #include "src/layers/block.h"
 #include "src/model/attention_error.h"
 #include "src/model/parameters.h"
@@ -47,7 +48,7 @@ class GptNeoX {
   void plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, Extent cached, std::int64_t segment,
                        DType compute);
   // Fills the rotary tables.
-  void prepare();
+  void prepare(Ops& ops);
 
   // out (rows, V), of the compute type, = logits of the last `rows` of tokens (N).
   void logits(const PassContext& pass, Tensor out, Tensor tokens);
@@ -108,6 +109,7 @@ class GptNeoX {
   Tensor dx_;                                      // (N, D) gradient of the residual stream
   Tensor head_logits_;                             // (rows of a slice, V)
   Tensor losses_, correct_;                        // (N)
+  HostStaging host_;                               // of rotary tables and losses
 };
 
 }  // namespace flasheva

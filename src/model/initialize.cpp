@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "kernels/host_staging.h"
 #include "src/core/error.h"
 #include "src/core/text.h"
 #include "src/io/model_folder.h"
@@ -37,9 +38,9 @@ std::int64_t layer_of(const std::string& name) {
 
 bool is_eva_tensor(const std::string& name) { return name.find(".attention.eva.") != std::string::npos; }
 
-// Adapters start as the identity, mu and phi at 0 (uniform pooling), a learned chunk bias at log P.
-void initialize_eva(const Parameter& parameter, const ModelConfig& config) {
-  const Tensor& master = parameter.master;
+// Adapters start as the identity, mu and phi at 0 (uniform pooling), a learned chunk bias at log P. `master`:
+// of `parameter`, in host memory.
+void initialize_eva(const Tensor& master, const Parameter& parameter, const ModelConfig& config) {
   fill(master, 0);
   if (ends_with(parameter.name, "_proj.weight"))
     for (std::int64_t i = 0; i < master.dim(0); ++i) set(master, i * master.dim(1) + i, 1);
@@ -54,32 +55,37 @@ void initialize_eva(const Parameter& parameter, const ModelConfig& config) {
 void initialize_from_scratch(ParameterTable& parameters, const ModelConfig& config, Ops& ops,
                              std::uint64_t seed) {
   std::uint32_t stream = 0;
+  HostStaging staging;
   for (Parameter& parameter : parameters.all()) {
     const std::uint32_t own_stream = stream++;
     if (is_eva_tensor(parameter.name))
-      initialize_eva(parameter, config);
+      staging.write(ops, parameter.master, [&](Tensor host) { initialize_eva(host, parameter, config); });
     else if (parameter.shape.rank() >= 2)
       ops.fill_normal(parameter.master, config.initializer_range, seed, own_stream);
     else
-      fill(parameter.master, ends_with(parameter.name, "norm.weight") ? 1 : 0);
+      staging.write(ops, parameter.master,
+                    [&](Tensor host) { fill(host, ends_with(parameter.name, "norm.weight") ? 1 : 0); });
   }
 }
 
 SwapReport load_parameters(ParameterTable& parameters, const ModelConfig& config, const ModelConfig& before,
-                           const std::filesystem::path& folder) {
+                           const std::filesystem::path& folder, Ops& ops) {
   const SafetensorsReader file(folder);
+  HostStaging staging;
   SwapReport report;
   for (Parameter& parameter : parameters.all()) {
     const std::int64_t layer = layer_of(parameter.name);
     const bool was_eva =
         layer >= 0 && before.attention[static_cast<std::size_t>(layer)].kind == AttentionKind::eva;
     if (is_eva_tensor(parameter.name) && !was_eva) {
-      initialize_eva(parameter, config);
+      staging.write(ops, parameter.master, [&](Tensor host) { initialize_eva(host, parameter, config); });
       report.started.push_back(parameter.name);
       continue;
     }
-    load_tensor(parameter.master, file.at(parameter.name),
-                fmt::format("{}: tensor {}", file.path().string(), parameter.name));
+    const StoredTensor& stored = file.at(parameter.name);
+    staging.write(ops, parameter.master, [&](Tensor host) {
+      load_tensor(host, stored, fmt::format("{}: tensor {}", file.path().string(), parameter.name));
+    });
   }
   for (const auto& [name, stored] : file.tensors())
     if (parameters.find(name) == nullptr && !is_legacy_buffer(name)) report.dropped.push_back(name);

@@ -26,6 +26,6 @@ struct SwapReport {
 // EVA tensors of layers that were not `eva` before start anew, all others must be there. Error{data} names
 // what is missing or misshapen.
 SwapReport load_parameters(ParameterTable& parameters, const ModelConfig& config, const ModelConfig& before,
-                           const std::filesystem::path& folder);
+                           const std::filesystem::path& folder, Ops& ops);
 
 }  // namespace flasheva

@@ -123,7 +123,7 @@ void RunState::start_from(const std::optional<FoundCheckpoint>& found) {
   } else if (config_.model.from.empty()) {
     initialize_from_scratch(trainer_.parameters(), model_config_, ops_, config_.run.seed);
   } else {
-    report_swap(load_parameters(trainer_.parameters(), model_config_, before_, config_.model.from));
+    report_swap(load_parameters(trainer_.parameters(), model_config_, before_, config_.model.from, ops_));
   }
   if (writes_ && !finished()) open_logs(metrics_bytes);
 }
@@ -154,7 +154,7 @@ void RunState::go_on_from(const FoundCheckpoint& found) {
          "{}: the earlier run had another {}; use the same config, another run.output, or --fresh",
          found.folder.string(), difference);
   progress = progress_in(found.state);
-  load_parameters(trainer_.parameters(), model_config_, model_config_, found.folder);
+  load_parameters(trainer_.parameters(), model_config_, model_config_, found.folder, ops_);
   resumed_from_ = found.folder;
   if (progress.step_in_phase == config_.phases.at(static_cast<std::size_t>(progress.phase)).steps) {
     ++progress.phase;
@@ -183,8 +183,13 @@ void RunState::begin_phase(const PhaseConfig& phase) {
 void RunState::load_moments() {
   const StoredMoments stored(*resumed_from_);
   for (Optimizer::Segment& segment : trainer_.optimizer().segments()) {
-    stored.load(segment.first_moment, "first_moment." + segment.parameter->name, segment.first);
-    stored.load(segment.second_moment, "second_moment." + segment.parameter->name, segment.first);
+    const auto load = [&](const char* prefix, const Tensor& moment) {
+      staging_.write(ops_, moment, [&](Tensor host) {
+        stored.load(host, prefix + segment.parameter->name, segment.first);
+      });
+    };
+    load("first_moment.", segment.first_moment);
+    load("second_moment.", segment.second_moment);
   }
 }
 
@@ -223,13 +228,18 @@ nlohmann::json RunState::checkpoint_state() const {
   return state;
 }
 
+StoredTensor RunState::to_store(const Tensor& tensor) {
+  if (tensor.device == Device::cpu) return stored(tensor);
+  return stored_from(tensor, [this](const Tensor& on_device) { return staging_.read(ops_, on_device); });
+}
+
 NamedTensors RunState::moments() {
   NamedTensors tensors;
   for (const Optimizer::Segment& segment : trainer_.optimizer().segments()) {
     const auto add = [&](const char* prefix, const Tensor& moment) {
       const Tensor shaped = segment.whole() ? moment.reshaped(segment.parameter->shape) : moment;
       tensors.emplace_back(name_of_part(prefix + segment.parameter->name, segment.first, segment.whole()),
-                           stored(shaped));
+                           to_store(shaped));
     };
     add("first_moment.", segment.first_moment);
     add("second_moment.", segment.second_moment);
@@ -250,7 +260,7 @@ bool RunState::roll_back(const PhaseConfig& phase) {
 NamedTensors RunState::masters() {
   NamedTensors tensors;
   for (const Parameter& parameter : trainer_.parameters().all())
-    tensors.emplace_back(parameter.name, stored(parameter.master));
+    tensors.emplace_back(parameter.name, to_store(parameter.master));
   return tensors;
 }
 

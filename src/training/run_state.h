@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "kernels/host_staging.h"
 #include "src/io/checkpoint.h"
 #include "src/io/tokenizer.h"
 #include "src/model/initialize.h"
@@ -62,6 +63,7 @@ class RunState {
   void load_moments();
   std::uintmax_t checkpoint_bytes() const;
   nlohmann::json checkpoint_state() const;
+  StoredTensor to_store(const Tensor& tensor);
   NamedTensors masters();
   NamedTensors moments();
 
@@ -71,7 +73,8 @@ class RunState {
   Trainer& trainer_;
   Ops& ops_;
   Communicator& communicator_;
-  const bool writes_;  // rank 0
+  HostStaging staging_;  // of tensors between device and files
+  const bool writes_;    // rank 0
   const std::filesystem::path output_;
   std::optional<MetricsLog> metrics_;                  // where writes_
   std::optional<TensorboardLog> tensorboard_;          // where writes_ and asked for

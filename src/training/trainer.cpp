@@ -28,8 +28,8 @@ std::int64_t share(const Config& config, int rank, int ranks) {
 
 }  // namespace
 
-void Trainer::plan_phase(MemoryPlan& plan, Model& model, Work& work, const Config& config,
-                         const PhaseConfig& phase, int rank, int ranks) {
+void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work& work, const Config& config,
+                         const PhaseConfig& phase, Device device, int rank, int ranks) {
   const std::int64_t sequences = share(config, rank, ranks), T = config.data.sequence_length;
   const Extent micro{std::min(config.batch.micro, sequences), T};
   const std::string idle = model.parameters.select(phase.train);
@@ -43,20 +43,21 @@ void Trainer::plan_phase(MemoryPlan& plan, Model& model, Work& work, const Confi
   model.parameters.plan_gradients(plan);
   work.optimizer.plan(plan, model.parameters, config.distributed.shard_optimizer, rank, ranks);
   model.network.plan(plan, micro, compute, true);
-  work.batch.plan(plan, sequences, T);
+  work.batch.plan(host, sequences, T);
+  work.tokens.plan(plan, device, micro.rows());
   const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
   work.sum_scratch = Tensor{};
   if (scratch > 0) plan.add(work.sum_scratch, "sums over ranks", DType::f32, {scratch});
 }
 
-std::vector<MemoryPlan> Trainer::plans(const Config& config, const ModelConfig& model_config, int rank,
-                                       int ranks) {
+std::vector<MemoryPlan> Trainer::plans(const Config& config, const ModelConfig& model_config, Device device,
+                                       int rank, int ranks) {
   std::vector<MemoryPlan> plans;
   for (const PhaseConfig& phase : config.phases) {
     Model model(model_config);
     Work work;
-    MemoryPlan plan = plan_of_masters(model.parameters);
-    plan_phase(plan, model, work, config, phase, rank, ranks);
+    MemoryPlan plan = plan_of_masters(model.parameters), apart;
+    plan_phase(plan, device == Device::cpu ? plan : apart, model, work, config, phase, device, rank, ranks);
     plans.push_back(plan);
   }
   return plans;
@@ -75,9 +76,11 @@ Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops
       ops_(ops),
       communicator_(communicator),
       model_(model_config),
-      masters_(plan_of_masters(model_.parameters).bytes()),
-      phase_memory_(largest_phase(plans(config, model_config, communicator.rank(), communicator.size()),
-                                  plan_of_masters(model_.parameters).bytes())),
+      masters_(plan_of_masters(model_.parameters).bytes(), ops),
+      phase_memory_(
+          largest_phase(plans(config, model_config, ops.device(), communicator.rank(), communicator.size()),
+                        plan_of_masters(model_.parameters).bytes()),
+          ops),
       gradient_sum_(communicator),
       first_sequence_(
           first_sequence_of_rank(config.batch.sequences, communicator.rank(), communicator.size())),
@@ -87,10 +90,13 @@ Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops
 
 void Trainer::begin_phase(const PhaseConfig& phase) {
   phase_ = &phase;
-  MemoryPlan plan;
-  plan_phase(plan, model_, work_, config_, phase, communicator_.rank(), communicator_.size());
+  MemoryPlan plan, apart;
+  plan_phase(plan, ops_.device() == Device::cpu ? plan : apart, model_, work_, config_, phase, ops_.device(),
+             communicator_.rank(), communicator_.size());
   phase_memory_.bind(plan);
-  model_.network.prepare();
+  host_memory_ = Buffer(apart.bytes());
+  host_memory_.bind(apart);
+  model_.network.prepare(ops_);
   for (Parameter& parameter : model_.parameters.all()) {
     if (compute_type(phase.precision) == DType::f32) continue;
     ops_.cast(parameter.weight, parameter.master);
@@ -99,10 +105,10 @@ void Trainer::begin_phase(const PhaseConfig& phase) {
 
 TokenBatch Trainer::micro_batch(std::int64_t first, std::int64_t count) const {
   const std::int64_t T = config_.data.sequence_length;
-  return {{count, T},
-          work_.batch.tokens.rows(first * T, count * T),
-          work_.batch.targets.rows(first * T, count * T),
-          work_.batch.mask.rows(first * T, count * T)};
+  return work_.tokens.on_device(ops_, {{count, T},
+                                       work_.batch.tokens.rows(first * T, count * T),
+                                       work_.batch.targets.rows(first * T, count * T),
+                                       work_.batch.mask.rows(first * T, count * T)});
 }
 
 StepResult Trainer::step(TokenFile& data, const SequenceOrder& order, const Progress& progress,
@@ -199,8 +205,9 @@ void Trainer::sum_gradients_behind(int layer) {
 
 std::uint64_t Trainer::weights_checksum() const {
   std::vector<std::uint64_t> checksums;
+  HostStaging staging;
   for (const Parameter& parameter : model_.parameters.all()) {
-    const Tensor& master = parameter.master;
+    const Tensor master = staging.read(ops_, parameter.master);
     checksums.push_back(checksum_of({static_cast<const std::byte*>(master.data), master.bytes()}));
   }
   return checksum_of(std::as_bytes(std::span(checksums)));

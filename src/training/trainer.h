@@ -14,6 +14,7 @@
 #include "src/io/sequence_order.h"
 #include "src/io/token_file.h"
 #include "src/model/gpt_neox.h"
+#include "src/model/token_staging.h"
 #include "src/training/batches.h"
 #include "src/training/optimizer.h"
 
@@ -49,9 +50,10 @@ class Trainer {
   // Takes all memory of the run. `model_config` is the model after the swap. The arguments must outlive it.
   Trainer(const Config& config, const ModelConfig& model_config, Ops& ops, Communicator& communicator);
 
-  // The same plans, without taking memory: what `plan` prints. One entry a phase; masters are in each.
-  static std::vector<MemoryPlan> plans(const Config& config, const ModelConfig& model_config, int rank,
-                                       int ranks);
+  // The same plans of the device's memory, without taking any: what `plan` prints. One entry a phase; masters
+  // are in each.
+  static std::vector<MemoryPlan> plans(const Config& config, const ModelConfig& model_config, Device device,
+                                       int rank, int ranks);
 
   ParameterTable& parameters() { return model_.parameters; }
   const ParameterTable& parameters() const { return model_.parameters; }
@@ -90,13 +92,15 @@ class Trainer {
   // What a phase works with, beside the model.
   struct Work {
     HostBatch batch;
+    TokenStaging tokens;
     Optimizer optimizer;
     Tensor sum_scratch;
   };
 
-  static void plan_phase(MemoryPlan& plan, Model& model, Work& work, const Config& config,
-                         const PhaseConfig& phase, int rank, int ranks);
-  TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;
+  // `host` is what the host works with; on the CPU it is `plan` itself.
+  static void plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work& work, const Config& config,
+                         const PhaseConfig& phase, Device device, int rank, int ranks);
+  TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;  // on the device
   double forward_backward(std::int64_t counted, const Progress& progress);
   std::string place_not_finite(const StepResult& result);
   void sum_gradients_behind(int layer);
@@ -106,6 +110,7 @@ class Trainer {
   Communicator& communicator_;
   Model model_;
   Buffer masters_, phase_memory_;
+  Buffer host_memory_{0};  // of a phase, where the device has memory of its own
   GradientSum gradient_sum_;
   const PhaseConfig* phase_ = nullptr;
   std::int64_t first_sequence_, sequences_;  // this rank's share of the global batch

@@ -77,7 +77,7 @@ class AttentionError : public testing::TestWithParam<std::pair<DType, double>> {
 TEST_P(AttentionError, IsTheDistanceFromExactSoftmaxAttentionInFloat64) {
   const auto [dtype, bound] = GetParam();
   std::mt19937_64 generator(11);
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_test_ops();
   const ModelConfig config = config_of({AttentionKind::full, AttentionKind::sliding, AttentionKind::eva});
   AttentionErrors errors(config);
   std::vector<double> difference(3), norm(3);
@@ -115,8 +115,9 @@ std::vector<double> errors_of(const std::string& name, std::int64_t sequences_at
                            tokens.view().reshaped({extent.rows()}).rows(row, rows),
                            targets.view().reshaped({extent.rows()}).rows(row, rows),
                            {}};
-    const LossSums with = model.network.evaluate({*model.ops, batch.extent, {}}, batch, &errors);
-    const LossSums without = model.network.evaluate({*model.ops, batch.extent, {}}, batch);
+    const PassContext pass{*model.ops, batch.extent, {}};
+    const LossSums with = model.network.evaluate(pass, model.on_device(batch), &errors);
+    const LossSums without = model.network.evaluate(pass, model.on_device(batch));
     EXPECT_EQ(with.nats, without.nats);
   }
   return errors.relative();

@@ -39,12 +39,6 @@ class Fixture {
   TestTensor tokens, targets;
 };
 
-TestTensor copy_of(const Tensor& tensor) {
-  TestTensor out(tensor.dtype, Shape{tensor.size()});
-  std::memcpy(out.view().data, tensor.data, tensor.bytes());
-  return out;
-}
-
 // A gradient that is 0 by construction (a key's bias: softmax does not see it) is measured against all
 // gradients.
 double gradient_error(const TestTensor& gradient, const TestTensor& expected, double norm_of_all) {
@@ -72,20 +66,22 @@ void check_model(const std::string& name) {
   TestModel model(fixture.folder, Bounds::masters, Bounds::masters, fixture.extent);
   const PassContext pass{*model.ops, fixture.extent, {}};
 
-  TestTensor logits(Bounds::masters, {fixture.extent.rows(), model.config.vocab_size});
-  model.network.logits(pass, logits, fixture.tokens);
-  EXPECT_LE(relative_error(logits, fixture_tensor(fixture.expected, "logits", DType::f64)), Bounds::logits);
+  const DeviceTensor logits(*model.ops, Bounds::masters, {fixture.extent.rows(), model.config.vocab_size});
+  const TokenBatch batch = model.on_device(fixture.batch());
+  model.network.logits(pass, logits, batch.tokens);
+  EXPECT_LE(relative_error(model.values_of(logits), fixture_tensor(fixture.expected, "logits", DType::f64)),
+            Bounds::logits);
 
   const double loss = fixture_tensor(fixture.expected, "loss", DType::f64).get(0);
-  const double nats = model.network.forward_backward(pass, fixture.batch(), fixture.gradient_scale());
+  const double nats = model.network.forward_backward(pass, batch, fixture.gradient_scale());
   EXPECT_NEAR(nats * fixture.gradient_scale(), loss, Bounds::logits * std::abs(loss));
-  EXPECT_NEAR(model.network.evaluate(pass, fixture.batch()).nats * fixture.gradient_scale(), loss,
+  EXPECT_NEAR(model.network.evaluate(pass, batch).nats * fixture.gradient_scale(), loss,
               Bounds::logits * std::abs(loss));
 
   const double norm = norm_of_gradients(fixture, model.parameters);
   for (const Parameter& parameter : model.parameters.all()) {
     const TestTensor expected = fixture_tensor(fixture.expected, "grad." + parameter.name, DType::f64);
-    EXPECT_LE(gradient_error(copy_of(parameter.gradient), expected, norm), Bounds::gradients)
+    EXPECT_LE(gradient_error(model.values_of(parameter.gradient), expected, norm), Bounds::gradients)
         << parameter.name;
   }
 }
@@ -100,8 +96,8 @@ TEST_P(ModelFixtures, Bfloat16LossIsNear) {
   Fixture fixture(GetParam());
   TestModel model(fixture.folder, DType::f32, DType::bf16, fixture.extent);
   const double loss = fixture_tensor(fixture.expected, "loss", DType::f64).get(0);
-  const double nats = model.network.forward_backward({*model.ops, fixture.extent, {}}, fixture.batch(),
-                                                     fixture.gradient_scale());
+  const double nats = model.network.forward_backward(
+      {*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()), fixture.gradient_scale());
   EXPECT_NEAR(nats * fixture.gradient_scale(), loss,
               0.02 * loss);  // bfloat16 keeps 8 bits: 0.4 % an operation
 }
@@ -111,7 +107,7 @@ TEST_P(ModelFixtures, FrozenTensorsChangeNoOtherGradient) {
   for (const char* selector : {"attention", "gpt_neox.layers.1.mlp.*", "embed_out.weight", "*norm*"}) {
     Fixture fixture(GetParam());
     TestModel model(fixture.folder, DType::f64, DType::f64, fixture.extent, {selector});
-    model.network.forward_backward({*model.ops, fixture.extent, {}}, fixture.batch(),
+    model.network.forward_backward({*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()),
                                    fixture.gradient_scale());
     const double norm = norm_of_gradients(fixture, model.parameters);
     for (const Parameter& parameter : model.parameters.all()) {
@@ -121,7 +117,7 @@ TEST_P(ModelFixtures, FrozenTensorsChangeNoOtherGradient) {
         continue;
       }
       const TestTensor expected = fixture_tensor(fixture.expected, "grad." + parameter.name, DType::f64);
-      EXPECT_LE(gradient_error(copy_of(parameter.gradient), expected, norm), Precision64::gradients)
+      EXPECT_LE(gradient_error(model.values_of(parameter.gradient), expected, norm), Precision64::gradients)
           << parameter.name << " with " << selector;
     }
   }
@@ -135,11 +131,12 @@ TEST_P(ModelFixtures, MicroBatchesAddUp) {
   const TokenBatch all = fixture.batch();
   for (std::int64_t b = 0; b < B; ++b) {
     const TokenBatch one{{1, T}, all.tokens.rows(b * T, T), all.targets.rows(b * T, T), {}};
-    model.network.forward_backward({*model.ops, one.extent, {}}, one, fixture.gradient_scale());
+    model.network.forward_backward({*model.ops, one.extent, {}}, model.on_device(one),
+                                   fixture.gradient_scale());
   }
   const double norm = norm_of_gradients(fixture, model.parameters);
   for (const Parameter& parameter : model.parameters.all())
-    EXPECT_LE(gradient_error(copy_of(parameter.gradient),
+    EXPECT_LE(gradient_error(model.values_of(parameter.gradient),
                              fixture_tensor(fixture.expected, "grad." + parameter.name, DType::f64), norm),
               Precision64::gradients)
         << parameter.name;

@@ -1,4 +1,5 @@
-// A whole model with its memory, ready to compute: what model and training tests start from.
+// A whole model with its memory on the device under test, ready to compute: what model and training tests
+// start from.
 #pragma once
 
 #include <filesystem>
@@ -10,6 +11,9 @@
 #include "src/io/model_folder.h"
 #include "src/model/gpt_neox.h"
 #include "src/model/initialize.h"
+#include "src/model/token_staging.h"
+#include "tests/support/device_tensors.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 
@@ -18,34 +22,41 @@ class TestModel {
   // Loads `folder` with masters of `masters`, computing in `compute`, for batches up to `largest`.
   TestModel(const std::filesystem::path& folder, DType masters, DType compute, Extent largest,
             const std::vector<std::string>& train = {"all"})
-      : config(read_model_config(folder)),
+      : ops(make_device_ops()),
+        config(read_model_config(folder)),
         parameters(config),
-        network(config, parameters),
-        ops(make_cpu_ops()) {
+        network(config, parameters) {
     MemoryPlan plan;
     parameters.plan_masters(plan, masters);
-    masters_ = std::make_unique<Buffer>(plan.bytes());
+    masters_ = std::make_unique<Buffer>(plan.bytes(), *ops);
     masters_->bind(plan);
-    load_parameters(parameters, config, config, folder);
+    load_parameters(parameters, config, config, folder, *ops);
     parameters.select(train);
 
     MemoryPlan rest;
     parameters.plan_weights(rest, compute);
     parameters.plan_gradients(rest);
     network.plan(rest, largest, compute, true);
-    memory_ = std::make_unique<Buffer>(rest.bytes());
+    tokens_.plan(rest, ops->device(), largest.rows());
+    memory_ = std::make_unique<Buffer>(rest.bytes(), *ops);
     memory_->bind(rest);
-    network.prepare();
+    network.prepare(*ops);
     if (compute == DType::bf16)
       for (Parameter& parameter : parameters.all()) ops->cast(parameter.weight, parameter.master);
   }
 
+  // A batch in host memory, where the model can read it.
+  TokenBatch on_device(const TokenBatch& host) { return tokens_.on_device(*ops, host); }
+  // The values of one of its tensors.
+  TestTensor values_of(const Tensor& tensor) const { return copy_of(*ops, tensor); }
+
+  std::unique_ptr<Ops> ops;
   ModelConfig config;
   ParameterTable parameters;
   GptNeoX network;
-  std::unique_ptr<Ops> ops;
 
  private:
+  TokenStaging tokens_;
   std::unique_ptr<Buffer> masters_, memory_;
 };
 

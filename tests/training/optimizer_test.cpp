@@ -12,18 +12,12 @@
 namespace flasheva {
 namespace {
 
-TestTensor copy_of(const Tensor& tensor) {
-  TestTensor out(tensor.dtype, Shape{tensor.size()});
-  std::memcpy(out.view().data, tensor.data, tensor.bytes());
-  return out;
-}
-
 // An optimizer with its moments.
 struct PlannedOptimizer {
-  explicit PlannedOptimizer(ParameterTable& parameters) {
+  explicit PlannedOptimizer(TestModel& model) {
     MemoryPlan plan;
-    optimizer.plan(plan, parameters, false, 0, 1);
-    memory = std::make_unique<Buffer>(plan.bytes());
+    optimizer.plan(plan, model.parameters, false, 0, 1);
+    memory = std::make_unique<Buffer>(plan.bytes(), *model.ops);
     memory->bind(plan);
   }
   Optimizer optimizer;
@@ -38,19 +32,17 @@ class OptimizerTest : public testing::Test {
     config.weight_decay = 0.3;
     config.clip = 0;
     std::mt19937_64 generator(5);
-    std::normal_distribution<float> normal(0, 0.1f);
-    for (Parameter& parameter : model.parameters.all())
-      for (std::int64_t i = 0; parameter.trained && i < parameter.gradient.size(); ++i)
-        parameter.gradient.as<float>()[i] = normal(generator);
+    for (Parameter& parameter : model.parameters.all()) {
+      gradients.push_back(TestTensor::random(DType::f32, {parameter.shape.size()}, generator, 0.1));
+      write_to(*model.ops, parameter.gradient, gradients.back());
+    }
   }
 
   double norm_of(const std::string& part) const {
     double squares = 0;
-    for (const Parameter& parameter : model.parameters.all()) {
-      if (!parameter.trained || parameter.name.find(part) == std::string::npos) continue;
-      for (std::int64_t i = 0; i < parameter.gradient.size(); ++i)
-        squares += std::pow(parameter.gradient.as<float>()[i], 2);
-    }
+    for (std::size_t p = 0; p < gradients.size(); ++p)
+      if (model.parameters.all()[p].name.find(part) != std::string::npos)
+        squares += dot(gradients[p], gradients[p]);
     return std::sqrt(squares);
   }
 
@@ -58,14 +50,16 @@ class OptimizerTest : public testing::Test {
   // gradients times `scale`.
   void expect_adamw(double scale) {
     std::vector<TestTensor> expected;
-    for (const Parameter& parameter : model.parameters.all()) expected.push_back(copy_of(parameter.master));
+    for (const Parameter& parameter : model.parameters.all())
+      expected.push_back(model.values_of(parameter.master));
     for (int t = 1; t <= 3; ++t) {
       optimizer.update(*model.ops, *communicator, config, lr, t, norm_of(""), {});
       std::size_t index = 0;
       for (const Parameter& parameter : model.parameters.all()) {
+        const TestTensor& gradient = gradients[index];
         TestTensor& weight = expected[index++];
         for (std::int64_t i = 0; i < weight.size(); ++i) {
-          const double g = scale * parameter.gradient.as<float>()[i];
+          const double g = scale * gradient.get(i);
           const double m = g * (1 - std::pow(config.beta1, t)), v = g * g * (1 - std::pow(config.beta2, t));
           const double w = weight.get(i) * (1 - (parameter.shape.rank() >= 2 ? lr * config.weight_decay : 0));
           weight.set(i, w - lr * (m / (1 - std::pow(config.beta1, t))) /
@@ -75,11 +69,12 @@ class OptimizerTest : public testing::Test {
     }
     std::size_t index = 0;
     for (const Parameter& parameter : model.parameters.all())  // 3 float32 updates: a few roundings of 6e-8
-      EXPECT_LE(relative_error(copy_of(parameter.master), expected[index++]), 1e-6) << parameter.name;
+      EXPECT_LE(relative_error(model.values_of(parameter.master), expected[index++]), 1e-6) << parameter.name;
   }
 
   TestModel model{fixture("models/full"), DType::f32, DType::f32, {1, 8}};
-  PlannedOptimizer planned{model.parameters};
+  std::vector<TestTensor> gradients;  // of the parameters, in their order
+  PlannedOptimizer planned{model};
   Optimizer& optimizer = planned.optimizer;
   std::unique_ptr<Communicator> communicator = make_single_communicator();
   OptimizerConfig config;
@@ -110,8 +105,13 @@ TEST_F(OptimizerTest, NormsOfTheWholeAndOfItsParts) {
 }
 
 TEST_F(OptimizerTest, NamesTheFirstGradientOfTheBackwardPassThatIsNotFinite) {
-  model.parameters.at("embed_out.weight").gradient.as<float>()[3] = std::numeric_limits<float>::infinity();
-  model.parameters.at("gpt_neox.layers.1.mlp.dense_h_to_4h.bias").gradient.as<float>()[1] = NAN;
+  for (const auto& [name, value] : {std::pair("embed_out.weight", std::numeric_limits<double>::infinity()),
+                                    std::pair("gpt_neox.layers.1.mlp.dense_h_to_4h.bias", double{NAN})}) {
+    const Tensor gradient = model.parameters.at(name).gradient;
+    TestTensor values = model.values_of(gradient);
+    values.set(1, value);
+    write_to(*model.ops, gradient, values);
+  }
   EXPECT_EQ(optimizer.norms(*model.ops, *communicator).first_non_finite, "embed_out.weight");
 }
 
@@ -119,15 +119,17 @@ TEST(OptimizerOfAPhase, TouchesNoFrozenTensorAndRefreshesBfloat16Copies) {
   TestModel model(fixture("models/full"), DType::f32, DType::bf16, {1, 8}, {"attention"});
   std::vector<TestTensor> before;
   for (Parameter& parameter : model.parameters.all()) {
-    before.push_back(copy_of(parameter.master));
-    for (std::int64_t i = 0; parameter.trained && i < parameter.gradient.size(); ++i)
-      parameter.gradient.as<float>()[i] = 1;
+    before.push_back(model.values_of(parameter.master));
+    if (!parameter.trained) continue;
+    TestTensor ones(DType::f32, parameter.shape);
+    for (std::int64_t i = 0; i < ones.size(); ++i) ones.set(i, 1);
+    write_to(*model.ops, parameter.gradient, ones);
   }
-  PlannedOptimizer planned(model.parameters);
+  PlannedOptimizer planned(model);
   planned.optimizer.update(*model.ops, *make_single_communicator(), {}, 0.02, 1, 1.0, {});
   std::size_t index = 0;
   for (const Parameter& parameter : model.parameters.all()) {
-    const TestTensor after = copy_of(parameter.master), weight = copy_of(parameter.weight);
+    const TestTensor after = model.values_of(parameter.master), weight = model.values_of(parameter.weight);
     for (std::int64_t i = 0; i < after.size(); ++i) {
       EXPECT_EQ(after.get(i) < before[index].get(i), parameter.trained) << parameter.name;
       EXPECT_EQ(after.get(i) == before[index].get(i), !parameter.trained) << parameter.name;
