@@ -79,12 +79,14 @@ void Core::backward(Ops& ops) const {
   if (has_chunks) ops.chunk_summary_backward(dq, dk, dv, gradients, dkappa, dbeta, q, k, v, weights, summary);
 }
 
-double median_milliseconds(int repeats, const std::function<void()>& work) {
+double median_milliseconds(Ops& ops, int repeats, const std::function<void()>& work) {
   work();
+  ops.synchronize();
   std::vector<double> times;
   for (int i = 0; i < repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work();
+    ops.synchronize();
     times.push_back(
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
@@ -106,12 +108,12 @@ void bench_attention(const BenchAttentionOptions& options) {
   core.plan(plan, options, compute);
   plan.add(noise, "attention", DType::f32,
            {std::max(options.batch * options.heads * options.tokens, options.head_dim) * options.head_dim});
-  Buffer memory(plan.bytes());
+  Buffer memory(plan.bytes(), *ops);
   memory.bind(plan);
   core.fill(*ops, noise);
 
-  const double forward = median_milliseconds(options.repeats, [&] { core.forward(*ops); });
-  const double backward = median_milliseconds(options.repeats, [&] { core.backward(*ops); });
+  const double forward = median_milliseconds(*ops, options.repeats, [&] { core.forward(*ops); });
+  const double backward = median_milliseconds(*ops, options.repeats, [&] { core.backward(*ops); });
   const double flops = 3.5 * 4 * static_cast<double>(options.batch * options.heads * options.head_dim) *
                        static_cast<double>(visible_pairs(core.attention.visibility, options.tokens));
   const double speed = flops / ((forward + backward) * 1e-3);

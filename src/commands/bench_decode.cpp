@@ -105,7 +105,7 @@ void bench_decode(const BenchDecodeOptions& options) {
   const double flops = measure_gemm_peak(
       *ops, compute, {{B, 3 * D, D}, {B, I, D}, {B, D, I}, {B, model.vocab_size, D}, {4096, 4096, 4096}},
       0.3);
-  const double bytes = std::max(measure_copy_peak(*ops), measure_read_peak());
+  const double bytes = std::max(measure_copy_peak(*ops), measure_read_peak(*ops));
   const double matrices = matrix_parameters(model);
   const double products_limit = std::max(matrices * static_cast<double>(element_bytes) / bytes,
                                          2 * static_cast<double>(B) * matrices / flops);

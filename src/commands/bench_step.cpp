@@ -71,6 +71,7 @@ void bench_step(const BenchStepOptions& options) {
     if (i == 1) timed.clear();
     const auto start = std::chrono::steady_clock::now();
     trainer.step_on_batch(progress);
+    ops->synchronize();
     if (i > 0)
       seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }

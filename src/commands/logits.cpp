@@ -47,7 +47,7 @@ void run(const Options& options) {
   for (std::int64_t b = 0; b < B; ++b) {
     const Tensor out{computed.data(), model.compute_type(), {T, V}, Device::cpu};
     model.logits(out, view_of(tokens.data() + b * T, {T}), {1, T});
-    ops->cast(view_of(logits.data() + b * T * V, {T, V}), out);
+    load_tensor(view_of(logits.data() + b * T * V, {T, V}), stored(out), "logits");
   }
   const StoredTensor out{StoredType::F32, {B, T, V}, std::as_bytes(std::span<const float>(logits))};
   write_safetensors(options.output, {{"logits", out}});

@@ -14,11 +14,12 @@ constexpr std::int64_t elements = 1 << 26;  // float32: 256 MiB
 
 // The best of several runs.
 template <class Work>
-double bytes_per_second(double bytes, const Work& work) {
+double bytes_per_second(Ops& ops, double bytes, const Work& work) {
   double best = 0;
   for (int i = 0; i < 6; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work();
+    ops.synchronize();
     best = std::max(best,
                     bytes / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
@@ -45,18 +46,24 @@ double measure_copy_peak(Ops& ops) {
   Tensor out, in;
   MemoryPlan plan;
   for (Tensor* tensor : {&out, &in}) plan.add(*tensor, "copy", DType::f32, {elements});
-  Buffer memory(plan.bytes());
+  Buffer memory(plan.bytes(), ops);
   memory.bind(plan);
-  return bytes_per_second(static_cast<double>(in.bytes() + out.bytes()), [&] { ops.cast(out, in); });
+  ops.synchronize();
+  return bytes_per_second(ops, static_cast<double>(in.bytes() + out.bytes()), [&] { ops.cast(out, in); });
 }
 
-double measure_read_peak() {
+double measure_read_peak(Ops& ops) {
   Tensor in;
   MemoryPlan plan;
   plan.add(in, "read", DType::f32, {elements});
-  Buffer memory(plan.bytes());
+  Buffer memory(plan.bytes(), ops);
   memory.bind(plan);
-  return bytes_per_second(static_cast<double>(in.bytes()), [&] { sum_of(in.as<float>()); });
+  return bytes_per_second(ops, static_cast<double>(in.bytes()), [&] {
+    if (ops.device() == Device::cpu)
+      sum_of(in.as<float>());
+    else
+      ops.sum_of_squares(in);
+  });
 }
 
 }  // namespace flasheva

@@ -1,4 +1,4 @@
-// What this machine gives at best, measured.
+// What the device gives at best, measured.
 #pragma once
 
 #include "kernels/ops.h"
@@ -8,6 +8,6 @@ namespace flasheva {
 // Bytes read and written a second by a copy far larger than the caches.
 double measure_copy_peak(Ops& ops);
 // Bytes read a second by a sum over memory far larger than the caches.
-double measure_read_peak();
+double measure_read_peak(Ops& ops);
 
 }  // namespace flasheva

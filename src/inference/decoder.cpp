@@ -40,9 +40,10 @@ void Decoder::take_memory() {
   network_.plan_generation(plan, cache_, cached_, std::min(segment_, tokens), compute_);
   plan.add(logits_, "logits", compute_, {S, config_.vocab_size});
   plan.add(tokens_, "tokens", DType::i32, {segment_});
-  for (Tensor* tensor : {&next_tokens_, &sequences_, &positions_})
-    plan.add(*tensor, "tokens", DType::i32, {S});
-  memory_ = std::make_unique<Buffer>(plan.bytes());
+  plan.add(next_, "tokens", DType::i32, {3 * S});
+  if (ops_.device() != Device::cpu && compute_ != DType::f32)
+    plan.add(wide_logits_, "logits", DType::f32, {S, config_.vocab_size});
+  memory_ = std::make_unique<Buffer>(plan.bytes(), ops_);
   memory_->bind(plan);
   network_.prepare(ops_);
 }
@@ -60,7 +61,9 @@ void Decoder::prefill(std::span<float> logits, std::int64_t sequence, std::span<
   FLASHEVA_CHECK(0 < length && length <= cached_.tokens && 0 <= sequence && sequence < cached_.sequences);
   for (std::int64_t first = 0; first < length; first += segment_) {
     const std::int64_t count = std::min(segment_, length - first);
-    std::copy_n(prompt.begin() + first, count, tokens_.as<std::int32_t>());
+    staging_.write(ops_, tokens_.rows(0, count), [&](const Tensor& host) {
+      std::copy_n(prompt.begin() + first, count, host.as<std::int32_t>());
+    });
     const bool last = first + count == length;
     network_.prefill({ops_, {1, count}, {}}, last ? logits_.rows(0, 1) : Tensor{}, tokens_.rows(0, count),
                      cache_, {sequence, first});
@@ -71,27 +74,40 @@ void Decoder::prefill(std::span<float> logits, std::int64_t sequence, std::span<
 void Decoder::decode(std::span<float> logits, std::span<const NextToken> next) {
   const auto N = static_cast<std::int64_t>(next.size());
   FLASHEVA_CHECK(0 < N && N <= cached_.sequences);
-  for (std::int64_t i = 0; i < N; ++i) {
-    const auto [sequence, position, token] = next[static_cast<std::size_t>(i)];
-    FLASHEVA_CHECK(0 <= position && position < cached_.tokens);
-    sequences_.as<std::int32_t>()[i] = sequence;
-    positions_.as<std::int32_t>()[i] = position;
-    next_tokens_.as<std::int32_t>()[i] = token;
-  }
-  const CachePlaces places{sequences_.rows(0, N), positions_.rows(0, N)};
-  network_.decode({ops_, {N, 1}, {}}, logits_.rows(0, N), next_tokens_.rows(0, N), cache_, places);
+  staging_.write(ops_, next_.rows(0, 3 * N), [&](const Tensor& host) {
+    auto* out = host.as<std::int32_t>();
+    for (std::int64_t i = 0; i < N; ++i) {
+      const auto [sequence, position, token] = next[static_cast<std::size_t>(i)];
+      FLASHEVA_CHECK(0 <= position && position < cached_.tokens);
+      out[i] = sequence;
+      out[N + i] = position;
+      out[2 * N + i] = token;
+    }
+  });
+  const CachePlaces places{next_.rows(0, N), next_.rows(N, N)};
+  network_.decode({ops_, {N, 1}, {}}, logits_.rows(0, N), next_.rows(2 * N, N), cache_, places);
   widen_logits(logits, logits_.rows(0, N));
 }
 
 void Decoder::widen_logits(std::span<float> out, Tensor computed) {
   FLASHEVA_CHECK(static_cast<std::int64_t>(out.size()) == computed.size());
-  ops_.cast(view_of(out.data(), computed.shape), computed);
+  const Tensor host = view_of(out.data(), computed.shape);
+  if (ops_.device() == Device::cpu) return ops_.cast(host, computed);
+  if (wide_logits_) {
+    const Tensor wide = wide_logits_.rows(0, computed.dim(0));
+    ops_.cast(wide, computed);
+    computed = wide;
+  }
+  ops_.copy(host, computed);
 }
 
 void Decoder::fill_caches(std::uint64_t seed) {
   std::uint32_t stream = 0;
-  std::vector<float> head(static_cast<std::size_t>(config_.head_dim()) * 4096);
-  const Tensor values = view_of(head.data(), {static_cast<std::int64_t>(head.size())});
+  Tensor values;
+  MemoryPlan plan;
+  plan.add(values, "random values", DType::f32, {config_.head_dim() * 4096});
+  Buffer memory(plan.bytes(), ops_);
+  memory.bind(plan);
   ops_.fill_normal(values, 1.0, seed, stream);
   for (const LayerCache& layer : cache_)
     for (const Tensor* tensor : {&layer.keys, &layer.values, &layer.queries, &layer.kappa, &layer.beta}) {

@@ -30,10 +30,10 @@ LoadedModel::LoadedModel(const ModelConfig& config, Ops& ops, Precision precisio
 void LoadedModel::take_memory() {
   MemoryPlan masters, weights;
   parameters_.plan_masters(masters, DType::f32);
-  masters_ = std::make_unique<Buffer>(masters.bytes());
+  masters_ = std::make_unique<Buffer>(masters.bytes(), ops_);
   masters_->bind(masters);
   parameters_.plan_weights(weights, compute_);
-  weights_ = std::make_unique<Buffer>(weights.bytes());
+  weights_ = std::make_unique<Buffer>(weights.bytes(), ops_);
   weights_->bind(weights);
 }
 
@@ -57,23 +57,32 @@ InferenceModel::InferenceModel(const std::filesystem::path& folder, Ops& ops, Pr
     : LoadedModel(folder, ops, precision) {
   MemoryPlan plan;
   network_.plan(plan, largest, compute_, false);
-  memory_ = std::make_unique<Buffer>(plan.bytes());
+  tokens_.plan(plan, ops.device(), largest.rows());
+  memory_ = std::make_unique<Buffer>(plan.bytes(), ops);
   memory_->bind(plan);
   network_.prepare(ops_);
 }
 
 void InferenceModel::logits(Tensor out, Tensor tokens, Extent extent) {
-  network_.logits({ops_, extent, {}}, out, tokens);
+  const PassContext pass{ops_, extent, {}};
+  if (ops_.device() == Device::cpu) return network_.logits(pass, out, tokens);
+  const DeviceMemory memory = ops_.allocate(out.bytes());
+  const Tensor there{memory.get(), out.dtype, out.shape, ops_.device()};
+  network_.logits(pass, there, tokens_.on_device(ops_, {extent, tokens, {}, {}}).tokens);
+  ops_.copy(out, there);
 }
 
 LossSums InferenceModel::evaluate(const TokenBatch& batch, AttentionErrors* errors) {
-  return network_.evaluate({ops_, batch.extent, {}}, batch, errors);
+  return network_.evaluate({ops_, batch.extent, {}}, tokens_.on_device(ops_, batch), errors);
 }
 
 TokenLosses InferenceModel::token_losses(const TokenBatch& batch) {
   evaluate(batch);
-  const auto N = static_cast<std::size_t>(batch.extent.rows());
-  return {{network_.losses().as<float>(), N}, {network_.correct().as<std::uint8_t>(), N}};
+  const std::int64_t N = batch.extent.rows();
+  const Tensor nats = losses_.read(ops_, network_.losses().rows(0, N));
+  const Tensor correct = correct_.read(ops_, network_.correct().rows(0, N));
+  return {{nats.as<float>(), static_cast<std::size_t>(N)},
+          {correct.as<std::uint8_t>(), static_cast<std::size_t>(N)}};
 }
 
 }  // namespace flasheva

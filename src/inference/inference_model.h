@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "kernels/buffer.h"
+#include "kernels/host_staging.h"
 #include "src/config/config.h"
 #include "src/model/gpt_neox.h"
+#include "src/model/token_staging.h"
 
 namespace flasheva {
 
@@ -19,7 +21,7 @@ struct TokenLosses {
   std::span<const std::uint8_t> correct;  // 1: the target had the largest logit, first of equals
 };
 
-// A model's weights in host memory, ready to be computed with.
+// A model's weights in the device's memory, ready to be computed with.
 class LoadedModel {
  public:
   // Of a model or checkpoint folder. Error{data} where it is broken.
@@ -45,19 +47,21 @@ class LoadedModel {
   std::unique_ptr<Buffer> masters_, weights_;
 };
 
-// Logits and losses of whole sequences.
+// Logits and losses of whole sequences. Tokens, targets, masks and logits are in host memory.
 class InferenceModel : public LoadedModel {
  public:
   // `largest`: the largest batch it will see.
   InferenceModel(const std::filesystem::path& folder, Ops& ops, Precision precision, Extent largest);
 
-  // out (rows, V) = logits of the last `rows` tokens of the batch; tokens (N) int32.
+  // out (rows, V), of the compute type, = logits of the last `rows` tokens of the batch; tokens (N) int32.
   void logits(Tensor out, Tensor tokens, Extent extent);
   LossSums evaluate(const TokenBatch& batch, AttentionErrors* errors = nullptr);
   // Valid until the next call of any.
   TokenLosses token_losses(const TokenBatch& batch);
 
  private:
+  TokenStaging tokens_;
+  HostStaging losses_, correct_;
   std::unique_ptr<Buffer> memory_;
 };
 

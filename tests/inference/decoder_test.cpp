@@ -9,6 +9,7 @@
 
 #include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
@@ -54,7 +55,7 @@ constexpr double bound = 1e-5;
 class DecoderTest : public testing::TestWithParam<std::string> {
  protected:
   std::filesystem::path folder() const { return fixture("models/" + GetParam()); }
-  std::unique_ptr<Ops> ops_ = make_cpu_ops(2);
+  std::unique_ptr<Ops> ops_ = make_device_ops();
 };
 
 // At every length: a prompt of it, and every token that follows.
@@ -143,7 +144,7 @@ INSTANTIATE_TEST_SUITE_P(Models, DecoderTest, testing::ValuesIn(model_names()), 
 
 // W + T / P: twice the tokens need the same window and twice the summaries.
 TEST(Decoder, CachesGrowByChunksAndNotByTokens) {
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_device_ops();
   const auto bytes = [&](const char* model, std::int64_t tokens) {
     return Decoder(fixture(model), *ops, Precision::fp32, {2, tokens}).cache_bytes();
   };
@@ -159,7 +160,7 @@ TEST(Decoder, CachesGrowByChunksAndNotByTokens) {
 }
 
 TEST(Decoder, Bfloat16IsNearFloat32) {
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_device_ops();
   Decoder wide(fixture("models/eva-block"), *ops, Precision::fp32, {1, 40});
   Decoder narrow(fixture("models/eva-block"), *ops, Precision::bf16, {1, 40});
   EXPECT_EQ(2 * narrow.cache_bytes(), wide.cache_bytes());

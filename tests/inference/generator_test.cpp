@@ -11,6 +11,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
@@ -24,7 +25,7 @@ GenerationOptions options_of(std::int64_t max_new_tokens, const SamplingOptions&
 
 std::vector<Generation> generate(const std::filesystem::path& folder, std::int64_t batch,
                                  const GenerationOptions& options, const Tokenizer* tokenizer = nullptr) {
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_device_ops();
   Decoder decoder(folder, *ops, Precision::fp32, {batch, options.max_length});
   Generator generator(decoder, tokenizer, options);
   std::vector<Generation> all(prompts.size());
@@ -41,7 +42,7 @@ std::vector<Generation> generate(const std::filesystem::path& folder, std::int64
 std::vector<std::int32_t> generate_plainly(const std::filesystem::path& folder,
                                            std::vector<std::int32_t> tokens, std::int64_t count,
                                            const SamplingOptions& sampling, std::uint32_t number) {
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_device_ops();
   InferenceModel model(folder, *ops, Precision::fp32, {1, 64});
   std::vector<std::int32_t> added;
   for (std::int64_t i = 0; i < count; ++i) {
@@ -132,7 +133,7 @@ TEST(Generator, StopsBeforeAStopStringAndShowsNoneOfIt) {
   EXPECT_EQ(plain[2].text, bytes->decode(plain[2].new_tokens));
   const std::string stop = plain[2].text.substr(12, 3);
   options.stop = {"never", stop};
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_device_ops();
   Decoder decoder(folder, *ops, Precision::fp32, {2, 64});
   Generator generator(decoder, bytes.get(), options);
   std::map<std::size_t, std::string> shown;
@@ -149,7 +150,7 @@ TEST(Generator, StopsBeforeAStopStringAndShowsNoneOfIt) {
 }
 
 TEST(Generator, CountsTokensAndTime) {
-  const auto ops = make_cpu_ops(2);
+  const auto ops = make_device_ops();
   Decoder decoder(fixture("models/full"), *ops, Precision::fp32, {2, 64});
   Generator generator(decoder, nullptr, options_of(5, greedy()));
   generator.run(prompts, [](std::size_t, const Generation&) {});

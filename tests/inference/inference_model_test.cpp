@@ -4,6 +4,7 @@
 
 #include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 // Logits of a longer batch's first tokens, of its last tokens alone, and of shorter batches agree: what is
 // planned for the largest batch serves every smaller one.
 TEST(InferenceModel, ServesEveryBatchUpToTheLargest) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_device_ops();
   const SafetensorsReader expected(fixture("models/eva-block/expected.safetensors"));
   const std::int64_t T = expected.at("tokens").shape[1];
   TestTensor tokens = fixture_tensor(expected, "tokens", DType::i32);
@@ -29,7 +30,7 @@ TEST(InferenceModel, ServesEveryBatchUpToTheLargest) {
 }
 
 TEST(InferenceModel, Bfloat16IsNearFloat32ButNotEqual) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_device_ops();
   const SafetensorsReader expected(fixture("models/eva-block/expected.safetensors"));
   const std::int64_t T = expected.at("tokens").shape[1];
   TestTensor tokens = fixture_tensor(expected, "tokens", DType::i32);
@@ -46,7 +47,7 @@ TEST(InferenceModel, Bfloat16IsNearFloat32ButNotEqual) {
 }
 
 TEST(InferenceModel, NamesAMissingFolder) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_device_ops();
   expect_error(ExitCode::data, "no-such-model/config.json: cannot read", [&] {
     InferenceModel("no-such-model", *ops, Precision::fp32, {1, 8});
   });
