@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/device_memory.h"
 #include "src/commands/commands.h"
 #include "src/core/error.h"
 #include "src/core/log.h"
@@ -22,6 +23,9 @@ constexpr void (*commands[])(CLI::App&) = {
     flasheva::add_logits, flasheva::add_convert,  flasheva::add_data,
     flasheva::add_plan,   flasheva::add_bench,    flasheva::add_info,
 };
+
+constexpr const char* less_memory =
+    "lower batch.micro or data.sequence_length (`flasheva plan` shows what is taken)";
 
 int report(const std::string& message, ExitCode code) {
   flasheva::log_error(message);
@@ -57,10 +61,10 @@ int main(int argc, char** argv) {
     return report(fmt::format("{}; see flasheva --help", error.what()), ExitCode::usage);
   } catch (const flasheva::Error& error) {
     return report(error.what(), error.code());
+  } catch (const flasheva::OutOfMemory& error) {
+    return report(fmt::format("{}; {}", error.what(), less_memory), ExitCode::other);
   } catch (const std::bad_alloc&) {
-    return report(
-        "out of memory; lower batch.micro or data.sequence_length (`flasheva plan` shows what is taken)",
-        ExitCode::other);
+    return report(fmt::format("out of memory; {}", less_memory), ExitCode::other);
   } catch (const std::exception& error) {
     return report(error.what(), ExitCode::other);
   }

@@ -14,8 +14,9 @@ struct DeviceOptions {
   int threads = 0;
 
   void add_to(CLI::App& command);
-  // Error{usage} for a device that this build or machine does not have. `configured`: what run.device says;
-  // the flag, where given, comes first. `default_threads`: where --threads is not given; 0: all cores.
+  // auto: the GPU where this build and machine have one. Error{usage} for a device that they do not have.
+  // `configured`: what run.device says; the flag, where given, comes first. `default_threads`: where
+  // --threads is not given; 0: all cores.
   std::unique_ptr<Ops> make_ops(const std::string& configured = "auto", int default_threads = 0) const;
 };
 

@@ -62,14 +62,16 @@ void run(const Options& options) {
   fmt::print("{}: {} parameters, {} layers, hidden {}, {} heads\n", config.run.name,
              ParameterTable(model).count(), model.num_hidden_layers, model.hidden_size,
              model.num_attention_heads);
+  const bool on_gpu = ops->device() == Device::cuda;
   std::size_t largest = 0;
   for (std::size_t i = 0; i < plans.size(); ++i) {
     const DType compute = config.phases[i].precision == Precision::bf16 ? DType::bf16 : DType::f32;
-    const double peak = measure_gemm_peak(*ops, compute, {{512, 512, 512}}, 0.1);
+    const std::int64_t side = on_gpu ? 4096 : 512;
+    const double peak = measure_gemm_peak(*ops, compute, {{side, side, side}}, 0.1);
     print_phase(config, model, config.phases[i], plans[i], peak);
     largest = std::max(largest, plans[i].bytes());
   }
-  fmt::print("\nmemory taken before step 0, per rank: {}\n", format_bytes(largest));
+  fmt::print("\n{}memory taken before step 0, per rank: {}\n", on_gpu ? "GPU " : "", format_bytes(largest));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/check.h"
+#include "src/model/planned_memory.h"
 
 namespace flasheva {
 
@@ -43,7 +44,8 @@ void Decoder::take_memory() {
   plan.add(next_, "tokens", DType::i32, {3 * S});
   if (ops_.device() != Device::cpu && compute_ != DType::f32)
     plan.add(wide_logits_, "logits", DType::f32, {S, config_.vocab_size});
-  memory_ = std::make_unique<Buffer>(plan.bytes(), ops_);
+  memory_ = std::make_unique<Buffer>(
+      memory_for(plan, plan.bytes(), ops_, "lower --batch or --max-length, or use --precision bf16"));
   memory_->bind(plan);
   network_.prepare(ops_);
 }

@@ -2,6 +2,7 @@
 
 #include "src/io/model_folder.h"
 #include "src/model/initialize.h"
+#include "src/model/planned_memory.h"
 
 namespace flasheva {
 
@@ -30,10 +31,11 @@ LoadedModel::LoadedModel(const ModelConfig& config, Ops& ops, Precision precisio
 void LoadedModel::take_memory() {
   MemoryPlan masters, weights;
   parameters_.plan_masters(masters, DType::f32);
-  masters_ = std::make_unique<Buffer>(masters.bytes(), ops_);
+  const char* advice = "the weights are too large for this device";
+  masters_ = std::make_unique<Buffer>(memory_for(masters, masters.bytes(), ops_, advice));
   masters_->bind(masters);
   parameters_.plan_weights(weights, compute_);
-  weights_ = std::make_unique<Buffer>(weights.bytes(), ops_);
+  weights_ = std::make_unique<Buffer>(memory_for(weights, weights.bytes(), ops_, advice));
   weights_->bind(weights);
 }
 
@@ -58,7 +60,8 @@ InferenceModel::InferenceModel(const std::filesystem::path& folder, Ops& ops, Pr
   MemoryPlan plan;
   network_.plan(plan, largest, compute_, false);
   tokens_.plan(plan, ops.device(), largest.rows());
-  memory_ = std::make_unique<Buffer>(plan.bytes(), ops);
+  memory_ = std::make_unique<Buffer>(
+      memory_for(plan, plan.bytes(), ops, "lower --sequence-length or use --precision bf16"));
   memory_->bind(plan);
   network_.prepare(ops_);
 }

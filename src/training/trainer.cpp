@@ -7,6 +7,7 @@
 
 #include "src/core/error.h"
 #include "src/core/file.h"
+#include "src/model/planned_memory.h"
 #include "src/training/schedule.h"
 
 namespace flasheva {
@@ -63,24 +64,32 @@ std::vector<MemoryPlan> Trainer::plans(const Config& config, const ModelConfig& 
   return plans;
 }
 
-namespace {
-std::size_t largest_phase(const std::vector<MemoryPlan>& plans, std::size_t masters) {
-  std::size_t largest = 0;
-  for (const MemoryPlan& plan : plans) largest = std::max(largest, plan.bytes() - masters);
-  return largest;
+Buffer Trainer::memory_of_masters() {
+  const MemoryPlan plan = plan_of_masters(model_.parameters);
+  return memory_for(plan, plan.bytes(), ops_, "the weights alone are too large for this device");
 }
-}  // namespace
+
+// Of the phase that takes most; the masters, which its plan names too, have memory of their own.
+Buffer Trainer::memory_of_phases() const {
+  const std::vector<MemoryPlan> all =
+      plans(config_, model_.network.config(), ops_.device(), communicator_.rank(), communicator_.size());
+  const MemoryPlan& largest = *std::max_element(
+      all.begin(), all.end(), [](const auto& a, const auto& b) { return a.bytes() < b.bytes(); });
+  ParameterTable parameters(model_.network.config());
+  const bool could_shard = communicator_.size() > 1 && !config_.distributed.shard_optimizer;
+  return memory_for(largest, largest.bytes() - plan_of_masters(parameters).bytes(), ops_,
+                    fmt::format("lower batch.micro or data.sequence_length, or set a phase's precision to "
+                                "bf16{} (`flasheva plan` shows what is taken)",
+                                could_shard ? " or distributed.shard_optimizer to true" : ""));
+}
 
 Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops, Communicator& communicator)
     : config_(config),
       ops_(ops),
       communicator_(communicator),
       model_(model_config),
-      masters_(plan_of_masters(model_.parameters).bytes(), ops),
-      phase_memory_(
-          largest_phase(plans(config, model_config, ops.device(), communicator.rank(), communicator.size()),
-                        plan_of_masters(model_.parameters).bytes()),
-          ops),
+      masters_(memory_of_masters()),
+      phase_memory_(memory_of_phases()),
       gradient_sum_(communicator),
       first_sequence_(
           first_sequence_of_rank(config.batch.sequences, communicator.rank(), communicator.size())),

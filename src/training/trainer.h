@@ -100,6 +100,8 @@ class Trainer {
   // `host` is what the host works with; on the CPU it is `plan` itself.
   static void plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work& work, const Config& config,
                          const PhaseConfig& phase, Device device, int rank, int ranks);
+  Buffer memory_of_masters();
+  Buffer memory_of_phases() const;
   TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;  // on the device
   double forward_backward(std::int64_t counted, const Progress& progress);
   std::string place_not_finite(const StepResult& result);

@@ -68,6 +68,7 @@ TEST_F(BadInput, CommandLine) {
   expect_failure({"train", space->at("tune.yaml"), "--frsh"}, usage, "--frsh");
   expect_failure({"train", space->at("tune.yaml"), "--threads", "-1"}, usage, "--threads");
   expect_failure({"train", space->at("tune.yaml"), "--device", "tpu"}, usage, "--device");
+  expect_failure({"train", space->at("tune.yaml"), "--device", "cuda"}, usage, "use --device cpu");
   expect_failure({"evaluate", model()}, usage, "--data or --multiple-choice is required");
   expect_failure({"evaluate", model(), "--data", "x", "--sequence-length", "0"}, usage, "--sequence-length");
   expect_failure({"generate", model(), "--prompt", ""}, usage, "--prompt is empty");

@@ -38,6 +38,7 @@ class Program {
     if (process_ < 0) throw std::runtime_error("fork failed");
     if (process_ > 0) return;
     ::setenv("OMP_WAIT_POLICY", "passive", 1);
+    ::setenv("CUDA_VISIBLE_DEVICES", "", 1);  // what is tested here is the program, on the CPU
     for (const std::string& entry : environment)
       ::setenv(entry.substr(0, entry.find('=')).c_str(), entry.c_str() + entry.find('=') + 1, 1);
     ::dup2(::fileno(out_), STDOUT_FILENO);

@@ -32,7 +32,7 @@ MAIN_VARIANTS = ("full", "sliding", "eva-block", "eva-sliding", "hybrid")
 
 
 def run(*arguments, expect: int = 0) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
     words = [PROGRAM, *map(str, arguments)]
     result = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert result.returncode == expect, f"{result.returncode}: {' '.join(map(str, words))}\n{result.stderr}"
