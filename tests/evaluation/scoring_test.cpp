@@ -9,6 +9,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/test_ops.h"
 
 namespace flasheva {
 namespace {
@@ -63,7 +64,7 @@ class Scoring : public testing::TestWithParam<const char*> {
  protected:
   std::filesystem::path folder = fixture("models") / GetParam();
   ModelConfig config = read_model_config(folder);
-  std::unique_ptr<Ops> ops = make_cpu_ops();
+  std::unique_ptr<Ops> ops = make_device_ops();
 };
 
 // Rows of 1 to 50 tokens, many in a batch. A float32 logit of a batch of another size differs in its last
@@ -117,7 +118,7 @@ TEST(ScoringPlan, PutsLongRowsFirstAndCountsThoseThatLoseTokens) {
 
 // One long row must not make batches of short ones small, nor those take more chunks than were planned.
 TEST(ScoringPlan, ShortRowsBesideALongOneAreComputedTogether) {
-  const auto ops = make_cpu_ops();
+  const auto ops = make_device_ops();
   const auto folder = fixture("models/eva-block");
   std::vector<Question> questions(2000);
   for (Question& question : questions) {
@@ -147,7 +148,7 @@ TEST(Score, NamesTheLineOfAQuestionWithoutAFiniteLogLikelihood) {
     }
   write_safetensors(broken / "model.safetensors", tensors);
 
-  const auto ops = make_cpu_ops();
+  const auto ops = make_device_ops();
   std::vector<Question> questions(1);
   questions[0].line = 12;
   questions[0].context = {1};

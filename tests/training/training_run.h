@@ -68,7 +68,9 @@ inline void write_fixture_tokens(const std::filesystem::path& path) {
 
 class TrainingRun {
  public:
-  TrainingRun() : ops_(make_cpu_ops()) { write_fixture_tokens(folder_ / "tokens.h5"); }
+  explicit TrainingRun(std::unique_ptr<Ops> ops = make_cpu_ops()) : ops_(std::move(ops)) {
+    write_fixture_tokens(folder_ / "tokens.h5");
+  }
 
   std::filesystem::path output() const { return folder_ / "run"; }
   std::filesystem::path tokens() const { return folder_ / "tokens.h5"; }

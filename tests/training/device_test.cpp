@@ -1,0 +1,84 @@
+// Whole runs on the device under test, against the CPU's and against themselves.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/timed_ops.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/test_ops.h"
+#include "tests/training/training_run.h"
+
+namespace flasheva {
+namespace {
+
+using testing::HasSubstr;
+
+// Three steps of each phase, with everything that a run may do beside them.
+Overrides settings_of(const TrainingRun& run, const Overrides& more = {}) {
+  Overrides overrides = {"phases.0.steps=3",
+                         "phases.1.steps=3",
+                         "evaluate.every=2",
+                         "evaluate.batches=1",
+                         "checkpoint.every=2",
+                         "guards.weights_every=2",
+                         "data.shuffle=true",
+                         "model.attention.noise.enabled=true",
+                         "data.validation=" + run.tokens().string()};
+  overrides.insert(overrides.end(), more.begin(), more.end());
+  return overrides;
+}
+
+void expect_near(const std::vector<double>& values, const std::vector<double>& expected, double bound,
+                 const std::string& what) {
+  ASSERT_EQ(values.size(), expected.size()) << what;
+  ASSERT_FALSE(values.empty()) << what;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    EXPECT_NEAR(values[i], expected[i], bound * std::abs(expected[i])) << what << ", entry " << i;
+}
+
+void expect_as_on_the_cpu(const Overrides& more, double bound) {
+  TrainingRun cpu, device(make_device_ops());
+  ASSERT_EQ(cpu.train(settings_of(cpu, more)), TrainOutcome::finished);
+  ASSERT_EQ(device.train(settings_of(device, more)), TrainOutcome::finished);
+  for (const char* figure : {"loss", "validation_loss", "grad_norm"})
+    expect_near(device.column(figure), cpu.column(figure), bound, figure);
+}
+
+TEST(TrainOnADevice, TwoPhasesFollowTheCpu) { expect_as_on_the_cpu({}, 1e-4); }
+
+// bfloat16 keeps 8 bits; gradients add up what its roundings differ by.
+TEST(TrainOnADevice, Bfloat16PhasesFollowTheCpu) {
+  expect_as_on_the_cpu({"phases.0.precision=bf16", "phases.1.precision=bf16"}, 0.02);
+}
+
+// Every bit of weights and moments goes to the files and comes back.
+TEST(TrainOnADevice, AnInterruptedRunEndsInTheSameModel) {
+  TrainingRun whole(make_device_ops()), parts(make_device_ops());
+  ASSERT_EQ(whole.train(settings_of(whole)), TrainOutcome::finished);
+  ASSERT_EQ(parts.train_until_signal(2, settings_of(parts)), TrainOutcome::preempted);
+  EXPECT_THAT(parts.messages_of_training(settings_of(parts)), HasSubstr("going on from"));
+  EXPECT_TRUE(parts.final_model() == whole.final_model());
+  EXPECT_EQ(parts.metrics(), whole.metrics());
+}
+
+// Ops that have less memory than any model takes.
+class FullOps final : public TimedOps {
+ public:
+  using TimedOps::TimedOps;
+  DeviceMemory allocate(std::size_t bytes) override {
+    if (bytes < 1000) return TimedOps::allocate(bytes);
+    throw OutOfMemory("GPU memory: a plan asked for 9.1 GiB, 1.0 GiB of 8.0 GiB are free");
+  }
+};
+
+TEST(TrainOnADevice, SaysInOneLineWhatDoesNotFit) {
+  const auto ops = make_device_ops();
+  FullOps full(*ops);
+  TrainingRun run;
+  expect_error(ExitCode::other, "1.0 GiB of 8.0 GiB are free; planned are weights, float32 ",
+               [&] { flasheva::train(run.config(), full, *make_single_communicator(), false); });
+}
+
+}  // namespace
+}  // namespace flasheva
