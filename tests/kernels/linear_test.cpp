@@ -112,6 +112,30 @@ TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
   }
 }
 
+// Matrices begin at any element, as parts of others may. Another order of additions is allowed there.
+TEST(LinearTest, AlignmentDoesNotMatter) {
+  std::mt19937_64 generator(5);
+  const std::unique_ptr<Ops> ops = make_device_ops(), on_host_memory = make_test_ops();
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    TestTensor x = TestTensor::random(dtype, {70, 64}, generator), out(dtype, {70, 16}), expected = out;
+    TestTensor weight = TestTensor::random(dtype, {16, 64}, generator),
+               bias = TestTensor::random(dtype, {16}, generator);
+    on_host_memory->linear_forward(expected, x, weight, bias);
+    std::vector<DeviceMemory> memories;
+    const auto shifted = [&](TestTensor& host, std::size_t elements) {
+      const std::size_t shift = elements * size_in_bytes(dtype);
+      memories.push_back(ops->allocate(host.view().bytes() + shift));
+      const Tensor device{memories.back().get() + shift, dtype, host.shape(), ops->device()};
+      ops->copy(device, host);
+      return device;
+    };
+    const Tensor result = shifted(out, 2);
+    ops->linear_forward(result, shifted(x, 0), shifted(weight, 1), shifted(bias, 3));
+    ops->copy(out, result);
+    EXPECT_LE(relative_error(out, expected), dtype == DType::bf16 ? 1e-3 : 1e-6) << name_of(dtype);
+  }
+}
+
 TEST(LinearTest, RefusesWrongShapesAndTypes) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   TestTensor x = TestTensor::zeros(DType::f32, {9, 5}), weight = TestTensor::zeros(DType::f32, {6, 5}),
