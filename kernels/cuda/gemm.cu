@@ -3,6 +3,7 @@
 //     out^T (N, M) = b^T (N, K) a^T (K, M)
 // where b^T and a^T are the stored matrices themselves as it sees them, or, of transposed factors, their
 // transposes. The bias is added along the first dimension of out^T, which is N.
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <vector>
@@ -247,11 +248,14 @@ class CudaGemm::Library {
   }
 
   // The fastest on these operands of the algorithms that give the bits of the first one, so that the choice,
-  // which may be another one on another day, changes no result. They write to memory of their own; where
-  // there is none, or the stream is being captured, the first one it is.
+  // which may be another one on another day, changes no result. They write to memory of their own. Where
+  // there is none, or the stream is being captured, or the results are too few to tell orders of addition
+  // apart after rounding to bfloat16, the first one it is.
   Algorithm fastest(Description& what, const std::vector<Algorithm>& algorithms, Operands at) {
-    if (algorithms.size() == 1 || is_capturing()) return algorithms[0];
     const Product& product = what.product;
+    constexpr std::int64_t fewest_results = 1 << 16;
+    if (algorithms.size() == 1 || product.m * product.n < fewest_results || is_capturing())
+      return algorithms[0];
     const TrialMemory memory(stream_,
                              static_cast<std::size_t>(product.m * product.n) * size_in_bytes(product.out));
     if (!memory) return algorithms[0];

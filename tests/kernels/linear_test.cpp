@@ -112,6 +112,20 @@ TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
   }
 }
 
+// A run that goes on in another process gets the same bits, however its algorithms are chosen.
+TEST(LinearTest, IsBitwiseTheSameOnEveryOps) {
+  std::mt19937_64 generator(6);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    TestTensor x = TestTensor::random(dtype, {300, 64}, generator), out(dtype, {300, 300}), again = out;
+    TestTensor weight = TestTensor::random(dtype, {300, 64}, generator);
+    make_test_ops()->linear_forward(out, x, weight, {});
+    for (int i = 0; i < 5; ++i) {
+      make_test_ops()->linear_forward(again, x, weight, {});
+      EXPECT_EQ(relative_error(again, out), 0) << name_of(dtype);
+    }
+  }
+}
+
 // Matrices begin at any element, as parts of others may. Another order of additions is allowed there.
 TEST(LinearTest, AlignmentDoesNotMatter) {
   std::mt19937_64 generator(5);
