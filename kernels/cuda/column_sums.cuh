@@ -7,17 +7,15 @@
 
 namespace flasheva {
 
-inline constexpr int column_sums_threads = 256;
-
 // Block (x, y) sums the 32 * width columns from blockIdx.x on, over the `rows_a_block` rows from blockIdx.y
-// on: a lane `width` columns, a warp every eighth row. Then the warps' sums are added in order, and with
-// them, where `add` says so, what sums has. Row blockIdx.y of sums is the result.
-template <int width, class T>
-__global__ void __launch_bounds__(column_sums_threads)
+// on: a lane `width` columns, warp w of W rows w, w + W and so on. Then the warps' sums are added in order,
+// and with them, where `add` says so, what sums has. Row blockIdx.y of sums is the result.
+template <int threads, int width, class T>
+__global__ void __launch_bounds__(threads)
     column_sums_kernel(Accumulator<T>* sums, const T* x, std::int64_t rows, std::int64_t columns,
                        std::int64_t rows_a_block, bool add) {
   using A = Accumulator<T>;
-  constexpr int warps = column_sums_threads / warp_size;
+  constexpr int warps = threads / warp_size;
   __shared__ Vector<A, width> of_warp[warps][warp_size];
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
   const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * warp_size + lane) * width;
@@ -43,11 +41,13 @@ __global__ void __launch_bounds__(column_sums_threads)
   for (int i = 0; i < width; ++i) into[i] = add ? into[i] + sum.value[i] : sum.value[i];
 }
 
-// Adds the column sums of a few rows of partial results.
+// Adds the column sums of partial results, up to some hundred rows: many warps, since nothing else hides the
+// time that a load takes.
 template <class A>
 void add_partial_sums(cudaStream_t stream, A* sums, const A* partials, std::int64_t rows,
                       std::int64_t columns) {
-  launch(stream, column_sums_kernel<1, A>, {divide_up(columns, warp_size)}, column_sums_threads, 0, sums,
+  constexpr int threads = 1024;
+  launch(stream, column_sums_kernel<threads, 1, A>, {divide_up(columns, warp_size)}, threads, 0, sums,
          partials, rows, columns, rows, true);
 }
 
@@ -55,7 +55,7 @@ void add_partial_sums(cudaStream_t stream, A* sums, const A* partials, std::int6
 template <class T>
 void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiprocessors, Accumulator<T>* sums,
                      const T* x, std::int64_t rows, std::int64_t columns) {
-  constexpr int width = vector_width<T>;
+  constexpr int threads = 256, width = vector_width<T>;
   constexpr std::int64_t rows_at_least = 64, blocks_a_multiprocessor = 4;
   const bool aligned = rows_are_aligned<width>(columns, x);
   const std::int64_t across = divide_up(columns, warp_size * (aligned ? width : 1));
@@ -63,8 +63,8 @@ void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiproce
   const std::int64_t rows_a_block = std::max(rows_at_least, divide_up(rows, blocks));
   const std::int64_t down = divide_up(rows, rows_a_block);
   auto* partials = scratch.take<Accumulator<T>>(down * columns);
-  launch(stream, aligned ? column_sums_kernel<width, T> : column_sums_kernel<1, T>, {across, down},
-         column_sums_threads, 0, partials, x, rows, columns, rows_a_block, false);
+  launch(stream, aligned ? column_sums_kernel<threads, width, T> : column_sums_kernel<threads, 1, T>,
+         {across, down}, threads, 0, partials, x, rows, columns, rows_a_block, false);
   add_partial_sums(stream, sums, partials, down, columns);
 }
 
