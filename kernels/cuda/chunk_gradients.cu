@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(threads)
   };
   for (int i = static_cast<int>(threadIdx.x); i < d; i += threads) {
     A sum = 0;
-#pragma unroll 4
+#pragma unroll 8
     for (int c = first_of(share); c < first_of(share + 1); ++c)
       sum += rows[(static_cast<std::int64_t>(c / chunks * heads + h) * chunks + c % chunks) * d + i];
     sums[(static_cast<std::int64_t>(share) * heads + h) * d + i] = sum;
@@ -79,28 +79,33 @@ struct DeviceSums {
   Sum sum[GradientSums::most];
 };
 
+// A warp adds a quarter of the shares of 32 elements.
 template <class A>
 __global__ void __launch_bounds__(threads) add_shares_kernel(DeviceSums<A> all) {
+  constexpr int warps = threads / warp_size;
+  __shared__ A parts[warps][warp_size];
   const typename DeviceSums<A>::Sum x = all.sum[blockIdx.y];
-  const int i = static_cast<int>(blockIdx.x) * threads + static_cast<int>(threadIdx.x);
-  if (i >= x.size) return;
+  const int warp = static_cast<int>(threadIdx.x) / warp_size,
+            lane = static_cast<int>(threadIdx.x) % warp_size;
+  const int i = static_cast<int>(blockIdx.x) * warp_size + lane;
   A sum = 0;
+  if (i < x.size)
 #pragma unroll 16
-  for (int share = 0; share < x.shares; ++share) sum += x.sums[share * x.stride + i];
+    for (int share = x.shares * warp / warps; share < x.shares * (warp + 1) / warps; ++share)
+      sum += x.sums[share * x.stride + i];
+  parts[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || i >= x.size) return;
+  for (int w = 1; w < warps; ++w) sum += parts[w][lane];
   x.gradient[i] += sum;
 }
 
 }  // namespace
 
-int gradient_shares(std::int64_t count) {
-  constexpr std::int64_t most = 64;
-  return static_cast<int>(std::min(divide_up(count, tile), most));
-}
-
 void multiply_shares(cudaStream_t stream, Tensor sums, Tensor dz, Tensor in) {
   const int count = static_cast<int>(dz.dim(0)), d = static_cast<int>(dz.dim(1)),
             tiles = static_cast<int>(divide_up(d, tile));
-  const Grid grid{tiles * tiles, gradient_shares(count)};
+  const Grid grid{tiles * tiles, weight_shares(count)};
   if (dz.dtype == DType::f64)
     launch(stream, multiply_shares_kernel<double>, grid, threads, 0, sums.as<double>(), dz.as<double>(),
            in.as<double>(), count, d, tiles);
@@ -111,7 +116,7 @@ void multiply_shares(cudaStream_t stream, Tensor sums, Tensor dz, Tensor in) {
 
 void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows, const Chunks& chunks) {
   const int of_head = chunks.count / chunks.heads;
-  const Grid grid{chunks.heads, gradient_shares(of_head)};
+  const Grid grid{chunks.heads, head_shares(of_head)};
   if (rows.dtype == DType::f64)
     launch(stream, sum_heads_kernel<double>, grid, threads, 0, sums.as<double>(), rows.as<double>(),
            chunks.heads, chunks.chunks, of_head, chunks.head_dim);
@@ -120,8 +125,8 @@ void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows, const Chunks& chun
            chunks.heads, chunks.chunks, of_head, chunks.head_dim);
 }
 
-void GradientSums::add(Tensor gradient, Tensor sums, std::int64_t first, std::int64_t stride, int shares) {
-  if (gradient) sums_[count_++] = {gradient, sums, first, stride, shares};
+void GradientSums::add(Tensor gradient, Tensor sums, std::int64_t first) {
+  if (gradient) sums_[count_++] = {gradient, sums, first};
 }
 
 void GradientSums::start(cudaStream_t stream) const {
@@ -131,12 +136,12 @@ void GradientSums::start(cudaStream_t stream) const {
     DeviceSums<A> all{};
     std::int64_t largest = 0;
     for (int i = 0; i < count_; ++i) {
-      const Sum& x = sums_[i];
-      all.sum[i] = {x.gradient.as<A>(), x.sums.as<A>() + x.first, static_cast<int>(x.gradient.size()),
-                    x.shares, x.stride};
-      largest = std::max(largest, x.gradient.size());
+      const auto& [gradient, sums, first] = sums_[i];
+      all.sum[i] = {gradient.as<A>(), sums.as<A>() + first, static_cast<int>(gradient.size()),
+                    static_cast<int>(sums.dim(0)), sums.size() / sums.dim(0)};
+      largest = std::max(largest, gradient.size());
     }
-    launch(stream, add_shares_kernel<A>, {divide_up(largest, threads), count_}, threads, 0, all);
+    launch(stream, add_shares_kernel<A>, {divide_up(largest, warp_size), count_}, threads, 0, all);
   });
 }
 

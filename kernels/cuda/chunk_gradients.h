@@ -4,31 +4,38 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "kernels/cuda/chunks.cuh"
 
 namespace flasheva::summary {
 
-// Shares of `count` rows.
-int gradient_shares(std::int64_t count);
+// Shares of `count` rows: few where each has sums of a whole weight.
+inline int weight_shares(std::int64_t count) {
+  return static_cast<int>(std::min<std::int64_t>(divide_up(count, 128), 64));
+}
+inline int head_shares(std::int64_t count) {
+  return static_cast<int>(std::min<std::int64_t>(divide_up(count, 16), 256));
+}
 
-// sums (gradient_shares(count), d, d) = dz^T in by shares of the rows dz, in (count, d).
+// sums (weight_shares(count), d, d) = dz^T in by shares of the rows dz, in (count, d).
 void multiply_shares(cudaStream_t stream, Tensor sums, Tensor dz, Tensor in);
-// sums (gradient_shares(B C), H, d) = the rows (count, d) of every head by shares.
+// sums (head_shares(B C), H, d) = the rows (count, d) of every head by shares.
 void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows, const Chunks& chunks);
 
-// gradient, optional, += shares, for several gradients at once. Sums of a gradient are `stride` apart.
+// gradient, optional, += the shares of its sums (shares, ...), of which it begins at element `first`; several
+// gradients at once.
 class GradientSums {
  public:
   static constexpr int most = 8;  // of two adapters
 
-  void add(Tensor gradient, Tensor sums, std::int64_t first, std::int64_t stride, int shares);
+  void add(Tensor gradient, Tensor sums, std::int64_t first = 0);
   void start(cudaStream_t stream) const;
 
  private:
   struct Sum {
     Tensor gradient, sums;
-    std::int64_t first, stride;
-    int shares;
+    std::int64_t first;
   };
   Sum sums_[most];
   int count_ = 0;

@@ -179,13 +179,12 @@ void propose(cudaStream_t stream, DType dtype, Tensor kappa, Tensor omega, Tenso
   });
 }
 
-int adapter_blocks(std::int64_t count, std::int64_t d) {
+int adapter_blocks(std::int64_t count, std::int64_t d, int multiprocessors) {
   std::int64_t tiles = 0;
   dispatch_columns(d, [&]<int columns>(std::integral_constant<int, columns>) {
     tiles = divide_up(count, AdapterTile<float, columns>::block_rows);
   });
-  constexpr std::int64_t most = 256;
-  return static_cast<int>(std::min(tiles, most));
+  return static_cast<int>(std::min<std::int64_t>(tiles, 2 * multiprocessors));
 }
 
 void propose_backward(cudaStream_t stream, DType dtype, Tensor din, Tensor dz, Tensor column_sums,
@@ -204,8 +203,10 @@ void propose_backward(cudaStream_t stream, DType dtype, Tensor din, Tensor dz, T
                                 d};
     dispatch_columns(d, [&]<int columns>(std::integral_constant<int, columns>) {
       using Tile = AdapterTile<A, columns>;
-      launch(stream, propose_backward_kernel<T, columns>, {adapter_blocks(count, d)}, adapter_threads,
-             Tile::shared_bytes, x, static_cast<int>(divide_up(count, Tile::block_rows)));
+      const std::int64_t tiles = divide_up(count, Tile::block_rows);
+      const Grid grid{column_sums ? column_sums.dim(0) : tiles};
+      launch(stream, propose_backward_kernel<T, columns>, grid, adapter_threads, Tile::shared_bytes, x,
+             static_cast<int>(tiles));
     });
   });
 }

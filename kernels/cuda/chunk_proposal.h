@@ -31,12 +31,12 @@ inline AdapterTensors query_adapter(const Problem& problem, const EvaParameters&
 void propose(cudaStream_t stream, DType dtype, Tensor kappa, Tensor omega, Tensor kbar, Tensor qbar,
              const EvaParameters& parameters, const Problem& problem, const Chunks& chunks);
 
-// Blocks that take part in propose_backward, each with sums of its own.
-int adapter_blocks(std::int64_t count, std::int64_t d);
+// Blocks for propose_backward where A is not the identity, each with sums of its own.
+int adapter_blocks(std::int64_t count, std::int64_t d, int multiprocessors);
 
 // din = the gradient of an adapter's input `in`; dkappa (in the chunks' order) + domega, each optional, is
 // that of its output. Where A is not the identity, dz = the gradient of W in + b, and column_sums
-// (adapter_blocks, 3, d) = shares of the gradients of bias, norm_weight and norm_bias. dz may be domega.
+// (blocks, 3, d) = shares of the gradients of bias, norm_weight and norm_bias. dz may be domega.
 void propose_backward(cudaStream_t stream, DType dtype, Tensor din, Tensor dz, Tensor column_sums,
                       Tensor dkappa, Tensor domega, Tensor in, const AdapterTensors& adapter);
 

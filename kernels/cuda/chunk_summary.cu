@@ -50,7 +50,7 @@ void pool_and_propose(cudaStream_t stream, const ForwardScratch& scratch, Tensor
 
 // Sums for the gradients of one adapter.
 struct AdapterSums {
-  Tensor weight, columns;  // (shares, d, d), (adapter_blocks, 3, d)
+  Tensor weight, columns;  // (shares, d, d), (blocks, 3, d)
 };
 
 struct BackwardScratch : ForwardScratch {
@@ -60,7 +60,7 @@ struct BackwardScratch : ForwardScratch {
   AdapterSums key, query;
   Tensor mu, phi;  // (shares, H, d): sums for their gradients
 
-  BackwardScratch(ScratchPieces& pieces, DType acc, const Problem& problem, int count)
+  BackwardScratch(ScratchPieces& pieces, DType acc, const Problem& problem, int count, int multiprocessors)
       : ForwardScratch(pieces, acc, problem, count) {
     const std::int64_t d = problem.d;
     for (Tensor* x : {&domega, &dkbar, &dz}) *x = pieces.take(acc, {count, d});
@@ -68,11 +68,11 @@ struct BackwardScratch : ForwardScratch {
     dlogits = pieces.take(acc, {count, problem.P});
     if (problem.adapted())
       for (AdapterSums* x : {&key, &query}) {
-        x->weight = pieces.take(acc, {gradient_shares(count), d, d});
-        x->columns = pieces.take(acc, {adapter_blocks(count, d), 3, d});
+        x->weight = pieces.take(acc, {weight_shares(count), d, d});
+        x->columns = pieces.take(acc, {adapter_blocks(count, d, multiprocessors), 3, d});
       }
     if (problem.learned())
-      for (Tensor* x : {&mu, &phi}) *x = pieces.take(acc, {gradient_shares(count / problem.H), problem.H, d});
+      for (Tensor* x : {&mu, &phi}) *x = pieces.take(acc, {head_shares(count / problem.H), problem.H, d});
   }
 };
 
@@ -84,11 +84,10 @@ void adapter_backward(cudaStream_t stream, GradientSums& all, const AdapterSums&
   if (!parameters.weight) return;
   if (gradients.weight) multiply_shares(stream, sums.weight, dz, in);
   const std::int64_t d = in.dim(1);
-  all.add(gradients.weight, sums.weight, 0, d * d, gradient_shares(in.dim(0)));
-  const int blocks = adapter_blocks(in.dim(0), d);
-  all.add(gradients.bias, sums.columns, 0, 3 * d, blocks);
-  all.add(gradients.norm_weight, sums.columns, d, 3 * d, blocks);
-  all.add(gradients.norm_bias, sums.columns, 2 * d, 3 * d, blocks);
+  all.add(gradients.weight, sums.weight);
+  all.add(gradients.bias, sums.columns);
+  all.add(gradients.norm_weight, sums.columns, d);
+  all.add(gradients.norm_bias, sums.columns, 2 * d);
 }
 
 }  // namespace
@@ -141,7 +140,8 @@ void CudaOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaP
   check_head_dim(problem);
   const Chunks chunks = chunks_of(problem);
   if (chunks.count == 0) return;
-  const auto x = carve<BackwardScratch>(scratch_, accumulation_type(k.dtype), problem, chunks.count);
+  const auto x =
+      carve<BackwardScratch>(scratch_, accumulation_type(k.dtype), problem, chunks.count, multiprocessors_);
   pool_and_propose(stream_, x, {}, q, k, parameters, problem, chunks);
   pool_values_backward(stream_, dv, x.dlogits, x.domega, dbeta, x.omega, k, v, chunks);
 
@@ -157,7 +157,7 @@ void CudaOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaP
   if (problem.learned()) {
     const auto add_heads = [&](Tensor gradient, Tensor head_sums, Tensor rows) {
       if (gradient) sum_heads(stream_, head_sums, rows, chunks);
-      sums.add(gradient, head_sums, 0, problem.H * problem.d, gradient_shares(problem.B * problem.C));
+      sums.add(gradient, head_sums);
     };
     add_heads(gradients.mu, x.mu, x.dz);
     add_heads(gradients.phi, x.phi, x.domega);
