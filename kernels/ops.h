@@ -92,7 +92,7 @@ class Ops {
   // out = in, of one type and shape, each in host memory or on device(). Host memory may be used again on
   // return.
   virtual void copy(Tensor out, Tensor in) = 0;
-  // Returns when all operations have happened. Here, at the latest, tokens beyond the vocabulary throw.
+  // Returns when all operations have happened. By then, tokens beyond the vocabulary or a cache have thrown.
   virtual void synchronize() = 0;
 
   virtual void zero(Tensor out) = 0;             // out = 0

@@ -20,14 +20,12 @@ struct WarpsChunk {
   ChunkPlace place;
   A* shared;
 
-  __device__ WarpsChunk(const Chunks& chunks, int arrays) {
+  __device__ WarpsChunk(const Chunks& chunks, int arrays) : place{} {
     const int warp = static_cast<int>(threadIdx.x) / warp_size;
     index = static_cast<int>(blockIdx.x) * warps + warp;
     if (index < chunks.count) place = chunks.at(index);
     shared = reinterpret_cast<A*>(dynamic_shared()) + static_cast<std::int64_t>(warp) * arrays * chunks.chunk;
-    present = index < chunks.count && place.present;
   }
-  bool present;
 
   // Its row of a scratch array (count, d).
   template <class X>
@@ -78,9 +76,10 @@ __device__ void store_mean(A* out, const T* rows, int P, int d) {
 
 template <class L, class T = typename L::T, class A = typename L::A>
 __global__ void __launch_bounds__(threads)
-    pool_keys_kernel(A* kbar, A* qbar, const T* q, const T* k, const T* mu, Chunks chunks) {
+    pool_keys_kernel(A* kbar, A* qbar, const T* __restrict__ q, const T* __restrict__ k,
+                     const T* __restrict__ mu, Chunks chunks) {
   const WarpsChunk<A> own(chunks, 1);
-  if (!own.present) return;
+  if (!own.place.present) return;
   const int P = chunks.chunk, d = chunks.head_dim;
   const T* keys = k + own.place.keys;
   if (mu != nullptr) {
@@ -96,9 +95,10 @@ __global__ void __launch_bounds__(threads)
 
 template <class L, class T = typename L::T, class A = typename L::A>
 __global__ void __launch_bounds__(threads)
-    pool_values_kernel(T* beta, const A* omega, const T* k, const T* v, Chunks chunks) {
+    pool_values_kernel(T* beta, const A* __restrict__ omega, const T* __restrict__ k, const T* __restrict__ v,
+                       Chunks chunks) {
   const WarpsChunk<A> own(chunks, 1);
-  if (!own.present) return;
+  if (!own.place.present) return;
   const int P = chunks.chunk, d = chunks.head_dim;
   A* weights = own.shared;
   weigh_values<L>(weights, load_slice<L>(own.row(omega, d), d), k + own.place.keys, P, d);
@@ -110,10 +110,11 @@ __global__ void __launch_bounds__(threads)
 
 template <class L, class T = typename L::T, class A = typename L::A>
 __global__ void __launch_bounds__(threads)
-    pool_values_backward_kernel(T* dv, A* dlogits, A* domega, const T* dbeta, const A* omega, const T* k,
-                                const T* v, Chunks chunks) {
+    pool_values_backward_kernel(T* dv, A* dlogits, A* domega, const T* __restrict__ dbeta,
+                                const A* __restrict__ omega, const T* __restrict__ k, const T* __restrict__ v,
+                                Chunks chunks) {
   const WarpsChunk<A> own(chunks, 2);
-  if (!own.present) return;
+  if (!own.place.present) return;
   const int P = chunks.chunk, d = chunks.head_dim;
   const T* keys = k + own.place.keys;
   A *p = own.shared, *dp = p + P;
@@ -178,7 +179,7 @@ __device__ void pool_learned_backward(const KeysBackward<T>& x, const WarpsChunk
 template <class L, class T = typename L::T, class A = typename L::A>
 __global__ void __launch_bounds__(threads) pool_keys_backward_kernel(KeysBackward<T> x, Chunks chunks) {
   const WarpsChunk<A> own(chunks, 2);
-  if (!own.present) return;
+  if (!own.place.present) return;
   if (x.mu != nullptr) return pool_learned_backward<L>(x, own, chunks);
   const int P = chunks.chunk, d = chunks.head_dim;
   const A share = 1 / static_cast<A>(P);

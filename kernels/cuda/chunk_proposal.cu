@@ -69,7 +69,9 @@ template <class T, int columns>
 __global__ void __launch_bounds__(adapter_threads) propose_kernel(Proposed<T> x, Chunks chunks) {
   using A = Accumulator<T>;
   using Tile = AdapterTile<A, columns>;
-  const Tile tile(static_cast<int>(blockIdx.x), chunks.count, chunks.head_dim);
+  const int block = static_cast<int>(blockIdx.x);
+  if (!chunks.any_present(block * Tile::block_rows, (block + 1) * Tile::block_rows)) return;
+  const Tile tile(block, chunks.count, chunks.head_dim);
   typename Tile::Rows omega{};
   if (x.kappa != nullptr || x.centred_on_kappa) {
     const auto kappa = adapter_forward(tile, tile.load(x.kbar), x.key);

@@ -23,17 +23,17 @@ struct RowLayout {
   }
 };
 
-// Calls body(layout) with the layout for rows of d <= 256 elements of T; `vectorised` where all of them are
-// aligned to 16 bytes.
+// Calls body(layout) with the layout for rows of d <= 256 elements of T; `vectorised` where every one is
+// aligned to 16 bytes. float64 goes element by element.
 template <class T, class Body>
 void dispatch_layout(int d, bool vectorised, const Body& body) {
-  constexpr int width = vector_width<T>;
-  if constexpr (sizeof(T) < 8) {
-    if (vectorised && d <= 8 * width * (sizeof(T) == 2 ? 1 : 2))
-      return body(RowLayout < T, width, sizeof(T) == 2 ? 8 : 16, 1 > {});
-    if (vectorised && sizeof(T) == 2 && d <= 16 * width) return body(RowLayout<T, width, 16, 1>{});
-    if (vectorised && d <= 32 * width) return body(RowLayout<T, width, 32, 1>{});
-    if (vectorised) return body(RowLayout<T, width, 32, 8 / width>{});
+  if constexpr (sizeof(T) < sizeof(double)) {
+    constexpr int width = vector_width<T>;
+    const int vectors = vectorised ? d / width : 0;
+    if (vectors > 32) return body(RowLayout<T, width, 32, 2>{});
+    if (vectors > 16) return body(RowLayout<T, width, 32, 1>{});
+    if (vectors > 8) return body(RowLayout<T, width, 16, 1>{});
+    if (vectors > 0) return body(RowLayout<T, width, 8, 1>{});
   }
   if (d <= 64) return body(RowLayout<T, 1, 32, 2>{});
   return body(RowLayout<T, 1, 32, 8>{});

@@ -18,6 +18,7 @@ namespace {
 
 using namespace summary;
 
+// A warp holds rows in registers.
 void check_head_dim(const Problem& problem) { FLASHEVA_CHECK(problem.d <= 256); }
 
 Chunks chunks_of(const Problem& problem) {

@@ -41,6 +41,14 @@ struct Chunks {
     place.summary = (head * chunks + place.chunk) * head_dim;
     return place;
   }
+
+  // Of chunks first .. last - 1. Most tokens finish none.
+  __device__ bool any_present(int first, int last) const {
+    if (sequences == nullptr) return true;
+    for (int r = first; r < last && r < count; ++r)
+      if (at(r).present) return true;
+    return false;
+  }
 };
 
 }  // namespace flasheva::summary

@@ -11,7 +11,7 @@ class ScratchPieces {
   explicit ScratchPieces(std::byte* memory = nullptr) : memory_(memory) {}
 
   Tensor take(DType dtype, const Shape& shape) {
-    Tensor piece{memory_ + bytes_, dtype, shape, Device::cuda};
+    Tensor piece{memory_ == nullptr ? nullptr : memory_ + bytes_, dtype, shape, Device::cuda};
     constexpr std::size_t alignment = 256;
     bytes_ += (piece.bytes() + alignment - 1) / alignment * alignment;
     return piece;
