@@ -305,6 +305,24 @@ TEST(Safetensors, StoresAHostTensorWithoutACopy) {
   EXPECT_EQ(tensor.data.size(), 24u);
 }
 
+// As tensors of a GPU do: one after another they pass through the same host memory.
+TEST(Safetensors, FetchesWhatIsNotInHostMemoryOneByOne) {
+  const TemporaryFolder folder;
+  std::vector<float> a = {1, 2, 3}, b = {4, 5}, staging(3);
+  const auto read = [&](const Tensor& tensor) {
+    std::memcpy(staging.data(), tensor.data, tensor.bytes());
+    return view_of(staging.data(), tensor.shape);
+  };
+  write_safetensors(folder / "f.safetensors", {{"a", stored_from(view_of(a.data(), {1, 3}), read)},
+                                               {"host", stored(view_of(b.data(), {1}))},
+                                               {"b", stored_from(view_of(b.data(), {2}), read)}});
+  const SafetensorsReader file(folder / "f.safetensors");
+  EXPECT_THAT(file.at("a").shape, ElementsAre(1, 3));
+  EXPECT_THAT(loaded(file.at("a")), ElementsAre(1, 2, 3));
+  EXPECT_THAT(loaded(file.at("host")), ElementsAre(4));
+  EXPECT_THAT(loaded(file.at("b")), ElementsAre(4, 5));
+}
+
 TEST(Safetensors, NamesAFileThatCannotBeWrittenOrRead) {
   const TemporaryFolder folder;
   EXPECT_THAT(message_of([&] { write_safetensors(folder / "no/f", {}); }, ExitCode::disk),
