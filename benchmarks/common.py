@@ -52,10 +52,16 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
+def commit() -> str:
+    """Of these files; FLASHEVA_COMMIT says it where they were carried without their history."""
+    return os.environ.get("FLASHEVA_COMMIT") or git("describe", "--always", "--dirty")
+
+
 def write_report(report: dict, markdown: str, name: str, folder: Path) -> Path:
-    """Writes MACHINE-NAME.md and .json; the path without its ending."""
+    """Writes MACHINE-NAME.md and .json; the path without its ending. A machine is its GPU, where that is measured."""
     folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", report["machine"]["cpu"].lower()).strip("-")
+    machine_name = report["machine"].get("gpu", report["machine"]["cpu"])
+    slug = re.sub(r"[^a-z0-9]+", "-", machine_name.lower()).strip("-")
     path = folder / f"{slug}-{name}"
     path.with_name(path.name + ".json").write_text(json.dumps(report, indent=1) + "\n")
     path.with_name(path.name + ".md").write_text(markdown)

@@ -62,19 +62,23 @@ def compiled(function, execution: str):
 
 
 class Step:
-    """A training step: forward, backward, clipping, fused AdamW. Calling it runs one."""
+    """A training step: forward, backward, clipping, fused AdamW. Calling it runs one. `full_attention`: how
+    transformers computes full attention, one of its names or a registered one."""
 
-    def __init__(self, config: dict, execution: str, storage: str, formulation: str):
+    def __init__(self, config: dict, execution: str, storage: str, formulation: str, device="cpu", full_attention="sdpa"):
         torch.manual_seed(0)
+        self.device = device
         self.windowed_attention = FORMULATIONS.get(formulation)
         architecture, self.B, self.T = config["model"]["architecture"], *batch_shape(config)
         attention = config["model"]["attention"]
-        if attention["default"] == "full":
-            model = GPTNeoXForCausalLM(GPTNeoXConfig(**architecture, use_cache=False))
-        else:
-            eva = {key: attention[key] for key in configuration.EVA_DEFAULTS if key in attention}
-            eva_config = configuration.FlashEvaGPTNeoXConfig(**architecture, eva=eva | {"noise_clip": 0.0})
-            model = modeling.FlashEvaGPTNeoXForCausalLM(eva_config)
+        with torch.device(device):
+            if attention["default"] == "full":
+                how = {"use_cache": False, "attn_implementation": full_attention}
+                model = GPTNeoXForCausalLM(GPTNeoXConfig(**architecture, **how))
+            else:
+                eva = {key: attention[key] for key in configuration.EVA_DEFAULTS if key in attention}
+                eva_config = configuration.FlashEvaGPTNeoXConfig(**architecture, eva=eva | {"noise_clip": 0.0})
+                model = modeling.FlashEvaGPTNeoXForCausalLM(eva_config)
         self.model = model.train()
         self.masters = None
         if storage == "weights":
@@ -82,7 +86,7 @@ class Step:
             self.model.bfloat16()
         self.autocast = storage == "autocast"
         self.optimizer = torch.optim.AdamW(self.optimized(), lr=1e-4, betas=(0.9, 0.95), fused=True)
-        tokens = torch.randint(0, architecture["vocab_size"], (2, self.B, self.T))
+        tokens = torch.randint(0, architecture["vocab_size"], (2, self.B, self.T), device=device)
         self.tokens, self.targets = tokens[0], tokens[1].flatten()
         self.loss = compiled(self.plain_loss, execution)
 
@@ -95,7 +99,7 @@ class Step:
     def __call__(self) -> None:
         modeling.windowed_attention = self.windowed_attention  # torch.compile guards on it
         self.model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
             loss = self.loss(self.tokens, self.targets)
         loss.backward()
         parameters = list(self.model.parameters())
@@ -111,12 +115,12 @@ class Step:
 class Attention:
     """Attention alone, forward and backward to q, k, v and the EVA parameters. Calling it runs both."""
 
-    def __init__(self, row: AttentionRow, precision: str, execution: str, formulation: str):
+    def __init__(self, row: AttentionRow, precision: str, execution: str, formulation: str, device="cpu"):
         torch.manual_seed(0)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         shape = (row.batch, row.heads, row.tokens, row.head_dim)
-        self.inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for _ in "qkv"]
-        self.dout = torch.randn(shape, dtype=dtype)
+        self.inputs = [torch.randn(shape, dtype=dtype, device=device, requires_grad=True) for _ in "qkv"]
+        self.dout = torch.randn(shape, dtype=dtype, device=device)
         if row.kind == "full":
 
             def attend(q, k, v):
@@ -124,7 +128,7 @@ class Attention:
 
         else:
             eva = configuration.EVA_DEFAULTS | {"window": row.window, "chunk": row.chunk, "noise_clip": 0.0}
-            summary = modeling.ChunkSummary(eva, row.heads, row.head_dim).to(dtype)
+            summary = modeling.ChunkSummary(eva, row.heads, row.head_dim).to(device, dtype)
             self.inputs += summary.parameters()
 
             def attend(q, k, v):

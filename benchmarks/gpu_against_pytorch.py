@@ -1,0 +1,444 @@
+"""Compares the speed of flasheva on one GPU with PyTorch: the same shapes, in alternation, in one run.
+
+    python3 benchmarks/gpu_against_pytorch.py --binary build/gpu-package/flasheva
+    python3 benchmarks/gpu_against_pytorch.py --pytorch-only        what there is to beat
+    python3 benchmarks/gpu_against_pytorch.py --try-on-cpu          tiny shapes, without a GPU: does it all run?
+
+Training steps in bfloat16 with full attention at the shapes of Pythia (configs/gpu-*.yaml): transformers' GPTNeoX,
+compiled, AdamW fused, SDPA's flash or cuDNN kernels, whichever is the faster at that head dimension. Attention alone:
+full against both kernels, FlashEVA against flex_attention over [tokens; chunks] and against the batched formula, both
+compiled with their chunk summaries. Writes MACHINE-against-pytorch-DATE.md and .json to --output after every row.
+"""
+
+import argparse
+import datetime
+import gc
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transformers
+import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from transformers import AttentionInterface
+
+import pytorch_side
+from against_pytorch import one_line
+from common import CONFIGS, ROOT, commit, machine, machine_line, run_bench, write_report
+from pytorch_side import modeling
+from rows import AttentionRow
+
+START = time.monotonic()
+BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A training step of benchmarks/configs/gpu-SIZE.yaml with full attention."""
+
+    name: str
+    size: str
+    overrides: tuple = ("model.attention.default=full",)
+    target: float = 1.3
+
+
+def attention_row(kind: str, tokens: int, target: float | None = None) -> AttentionRow:
+    name = f"{'FlashEVA' if kind == 'eva' else 'full'} attention alone, T {tokens}"
+    return AttentionRow(name, kind, tokens, batch=65536 // tokens, heads=16, targets=(None, target))
+
+
+# By importance: the time may not be enough for all.
+ROWS = (
+    attention_row("full", 2048),
+    attention_row("full", 8192),
+    StepRow("step, 160M", "160m"),
+    StepRow("step, 410M", "410m"),
+    attention_row("eva", 2048),
+    attention_row("eva", 8192),
+    StepRow("step, 1.4B", "1.4b"),
+    StepRow("step, 70M", "70m"),
+)
+
+TINY = ("vocab_size=1000", "hidden_size=128", "num_hidden_layers=1", "num_attention_heads=2", "intermediate_size=256")
+TINY = (*(f"model.architecture.{size}" for size in TINY), "data.sequence_length=512", "batch.sequences=2", "batch.micro=2")
+
+
+def tiny(row):
+    if isinstance(row, AttentionRow):
+        return replace(row, tokens=512, batch=1, heads=2)
+    return replace(row, overrides=row.overrides + TINY)
+
+
+def load_config(row: StepRow) -> dict:
+    """The row's YAML with its overrides, as PyTorch's side needs it."""
+    config = yaml.safe_load((CONFIGS / f"gpu-{row.size}.yaml").read_text())
+    for override in row.overrides:
+        path, value = override.split("=", 1)
+        *parents, last = path.split(".")
+        target = config
+        for key in parents:
+            target = target[key]
+        target[last] = yaml.safe_load(value)
+    return config
+
+
+# --- model FLOPs, counted as `flasheva bench` does ---------------------------------------------------------
+
+
+def visible_pairs(tokens: int, kind: str, eva: dict) -> int:
+    """Exact tokens and visible chunks, summed over all queries."""
+    first, chunks = modeling.first_token, modeling.visible_chunks
+    return sum(n - first(n, kind, eva) + 1 + chunks(n, kind, eva) for n in range(tokens))
+
+
+def step_flops(config: dict) -> float:
+    """tokens x 6 x matrix parameters + layers x 3.5 x 4 D x pairs; all parameters are trained."""
+    m, (B, T) = config["model"]["architecture"], pytorch_side.batch_shape(config)
+    D, layers = m["hidden_size"], m["num_hidden_layers"]
+    matrices = layers * (4 * D * D + 2 * D * m["intermediate_size"]) + m["vocab_size"] * D
+    attention = config["model"]["attention"]
+    pairs = visible_pairs(T, attention["default"], pytorch_side.configuration.EVA_DEFAULTS | attention)
+    return 6.0 * B * T * matrices + B * layers * 3.5 * 4 * D * pairs
+
+
+def attention_flops(row: AttentionRow) -> float:
+    eva = pytorch_side.configuration.EVA_DEFAULTS | {"window": row.window, "chunk": row.chunk}
+    return 3.5 * 4 * row.batch * row.heads * row.head_dim * visible_pairs(row.tokens, row.kind, eva)
+
+
+# --- PyTorch's side ------------------------------------------------------------------------------------------
+
+
+def causal_attention(module, q, k, v, attention_mask, scaling=None, dropout=0.0, **_):
+    """transformers' SDPA without the mask that it may add while compiling: flash kernels take none."""
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+    return out.transpose(1, 2), None
+
+
+AttentionInterface.register("causal", causal_attention)  # an unknown name gets no mask from transformers
+
+block_masks = {}
+
+
+def flex_block_attention(q, k, v, summaries, kind: str, eva: dict, places):
+    """Block window, chunks outside it: flex_attention over the keys [tokens; chunks]. q, k, v (B, H, T, d)."""
+    kappa, beta, _ = summaries
+    mask = block_masks[q.shape[2], eva["window"], eva["chunk"]]
+    return flex_attention(q, torch.cat([k, kappa], 2), torch.cat([v, beta], 2), block_mask=mask)
+
+
+pytorch_side.FORMULATIONS["flex"] = flex_block_attention
+
+
+def make_block_mask(T: int, W: int, P: int, device: str) -> None:
+    def visible(b, h, n, m):
+        first = n // W * W
+        return torch.where(m < T, (m <= n) & (m >= first), m - T < first // P)
+
+    block_masks[T, W, P] = create_block_mask(visible, None, None, T, T + T // P, device=device)
+
+
+def variants_of(row, options) -> dict:
+    """{name: (kernels of SDPA, maker)}."""
+    if isinstance(row, StepRow):
+        config = load_config(row)
+        kernels = fastest_kernels(config, options)
+        how = {"device": options.device, "full_attention": "causal"}
+        execution = "compiled" if options.device == "cuda" else "unfused"
+        make = partial(pytorch_side.Step, config, execution, formulation="", **how)
+        return {f"{execution} {s}, {kernels}": (kernels, partial(make, storage=s)) for s in options.storages}
+    make = partial(pytorch_side.Attention, row, "bf16", device=options.device)
+    if row.kind == "full":
+        return {name: (name, partial(make, "eager", "")) for name in BACKENDS}
+    make_block_mask(row.tokens, row.window, row.chunk, options.device)
+    return {name: ("flash", partial(make, "compiled", name)) for name in ("flex", "batched")}
+
+
+def fastest_kernels(config: dict, options) -> str:
+    """The SDPA backend that is the fastest at this step's attention."""
+    m, (B, T) = config["model"]["architecture"], pytorch_side.batch_shape(config)
+    heads = m["num_attention_heads"]
+    row = AttentionRow("", "full", T, batch=B, heads=heads, head_dim=m["hidden_size"] // heads)
+    times = {}
+    for name, backend in BACKENDS.items():
+        try:
+            with sdpa_kernel(backend):
+                work = pytorch_side.Attention(row, "bf16", "eager", "", options.device)
+                work()
+                times[name] = seconds_of(work, 5)
+        except RuntimeError as error:
+            print(f"  {name}: {one_line(error)}", flush=True)
+    return min(times, key=times.get)
+
+
+# --- measurement ---------------------------------------------------------------------------------------------
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds_of(work, repeats: int) -> float:
+    """Of one of `repeats` runs back to back: PyTorch's launches may run ahead of the GPU."""
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    synchronize()
+    return (time.perf_counter() - start) / repeats
+
+
+class UsedMemory:
+    """The most bytes of the GPU that other processes took while it was open."""
+
+    def __enter__(self):
+        self.peak, self.open = 0, torch.cuda.is_available()
+        if self.open:
+            torch.cuda.empty_cache()
+            self.free = torch.cuda.mem_get_info()[0]
+            self.thread = threading.Thread(target=self.watch)
+            self.thread.start()
+        return self
+
+    def watch(self):
+        while self.open:
+            self.peak = max(self.peak, self.free - torch.cuda.mem_get_info()[0])
+            time.sleep(0.02)
+
+    def __exit__(self, *_):
+        if self.open:
+            self.open = False
+            self.thread.join()
+
+
+def machine_peaks(rows, options) -> dict:
+    """PyTorch's copy (bytes read and written a second) and GEMM (FLOP/s of the best shape), on random values."""
+    on_gpu, size = options.device == "cuda", 4096 if options.device == "cuda" else 256
+    shapes = {(size, size, size), (2 * size, 2 * size, 2 * size)}
+    for row in rows:
+        if isinstance(row, StepRow):
+            config = load_config(row)
+            m, (B, T) = config["model"]["architecture"], pytorch_side.batch_shape(config)
+            D, inner = m["hidden_size"], m["intermediate_size"]
+            shapes |= {(B * T, 3 * D, D), (B * T, inner, D), (B * T, D, inner)}
+    gemm = 0.0
+    for N, O, I in sorted(shapes):
+        x, weight = (torch.randn(n, I, device=options.device).bfloat16() for n in (N, O))
+        times = [seconds_of(lambda: F.linear(x, weight), 10 if on_gpu else 1) for _ in range(8)]
+        gemm = max(gemm, 2.0 * N * O * I / min(times))
+    source = torch.randn((1 << 30) // 4 if on_gpu else 1 << 20, device=options.device)
+    out = torch.empty_like(source)
+    copy = 2 * 4 * source.numel() / min(seconds_of(lambda: out.copy_(source), 5) for _ in range(5))
+    return {"gemm_flops_per_second": gemm, "copy_bytes_per_second": copy}
+
+
+def our_arguments(row, options) -> list:
+    if isinstance(row, StepRow):
+        config = str((CONFIGS / f"gpu-{row.size}.yaml").relative_to(ROOT))
+        return ["step", config, *row.overrides, "--steps", str(options.repeats), "--device", options.device]
+    flags = {"kind": row.kind, "heads": row.heads, "head-dim": row.head_dim, "tokens": row.tokens}
+    flags |= {"batch": row.batch, "window": row.window, "chunk": row.chunk, "precision": "bf16"}
+    flags |= {"repeats": 4 * options.repeats, "device": options.device}
+    return ["attention", *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
+
+
+def run_ours(row, options) -> dict:
+    """The figures of `flasheva bench`, with `seconds` of a step and `memory_bytes`."""
+    with UsedMemory() as used:
+        figures = run_bench(options.binary, our_arguments(row, options))
+    if isinstance(row, StepRow):
+        seconds = figures["seconds_per_step"]
+    else:
+        seconds = 1e-3 * (figures["milliseconds_forward"] + figures["milliseconds_backward"])
+    return figures | {"seconds": seconds, "memory_bytes": used.peak}
+
+
+def run_variant(row, kernels: str, make, options) -> dict:
+    """One variant of PyTorch, in alternation with our program."""
+    result = {"ours": [], "pytorch_seconds": []}
+    with sdpa_kernel(BACKENDS[kernels]):
+        work = make()
+        for _ in range(3):  # the first compiles
+            work()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(options.pairs):
+            if options.binary:
+                result["ours"].append(run_ours(row, options))
+            work()  # takes its memory again
+            repeats = options.repeats if isinstance(row, StepRow) else 4 * options.repeats
+            result["pytorch_seconds"].append(seconds_of(work, repeats))
+    if torch.cuda.is_available():
+        result["pytorch_memory_bytes"] = torch.cuda.max_memory_allocated()
+    return result
+
+
+def forget() -> None:
+    """What one variant leaves behind."""
+    torch._dynamo.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def measure(row, options) -> dict:
+    is_step = isinstance(row, StepRow)
+    head = {"row": row.name, "target": row.target if is_step else row.targets[1], "failed": {}, "variants": {}}
+    head["flops"] = step_flops(load_config(row)) if is_step else attention_flops(row)
+    if is_step:
+        B, T = pytorch_side.batch_shape(load_config(row))
+        head["tokens"] = B * T
+    try:
+        for name, (kernels, make) in variants_of(row, options).items():
+            if time.monotonic() - START > options.seconds - (60 if is_step else 20):
+                head["failed"][name] = "no time left"
+                continue
+            try:
+                head["variants"][name] = run_variant(row, kernels, make, options)
+            except Exception as error:  # a variant that does not run must not hide the others
+                head["failed"][name] = one_line(error)
+            forget()
+    except Exception as error:
+        head["failed"]["all"] = one_line(error)
+    return head | fastest(head)
+
+
+def fastest(result: dict) -> dict:
+    """The figures of the fastest variant."""
+    medians = {name: statistics.median(v["pytorch_seconds"]) for name, v in result["variants"].items()}
+    if not medians:
+        return {}
+    name = min(medians, key=medians.get)
+    variant = result["variants"][name]
+    figures = {"fastest": name, "pytorch_seconds": medians[name]}
+    figures["pytorch_memory_bytes"] = variant.get("pytorch_memory_bytes")
+    if variant["ours"]:
+        ours = [run["seconds"] for run in variant["ours"]]
+        figures["our_seconds"] = statistics.median(ours)
+        figures["ratio"] = statistics.median(t / o for t, o in zip(variant["pytorch_seconds"], ours))
+        figures["our_memory_bytes"] = max(run["memory_bytes"] for run in variant["ours"])
+        figures["our_gemm_peak"] = max(run["gemm_peak_flops_per_second"] for run in variant["ours"])
+    return figures
+
+
+# --- the report ----------------------------------------------------------------------------------------------
+
+
+def gpu() -> dict:
+    if not torch.cuda.is_available():
+        return {}
+    properties = torch.cuda.get_device_properties(0)
+    wanted = "driver_version,clocks.sm,clocks.mem,power.limit"
+    query = ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"]
+    state = subprocess.run(query, capture_output=True, text=True).stdout.strip()
+    figures = {"gpu": properties.name, "multiprocessors": properties.multi_processor_count}
+    return figures | {"gpu_memory_gib": round(properties.total_memory / 2**30), wanted: state}
+
+
+def cells(row: dict, peak: float) -> list:
+    """ours, PyTorch, its fastest variant, ratio, target."""
+    sides = []
+    for side in ("our", "pytorch"):
+        seconds = row.get(f"{side}_seconds")
+        if not seconds:
+            sides.append("")
+            continue
+        speed = row["flops"] / seconds
+        tokens = f"{row['tokens'] / seconds:.0f} tokens/s, " if "tokens" in row else ""
+        memory = row.get(f"{side}_memory_bytes")
+        memory = f", {memory / 2**30:.1f} GiB" if memory else ""
+        sides.append(f"{1e3 * seconds:.2f} ms, {tokens}{speed / 1e12:.1f} TFLOP/s ({speed / peak:.1%}){memory}")
+    ratio = f"**{row['ratio']:.2f}**" if "ratio" in row else ""
+    return [*sides, row.get("fastest", "none ran"), ratio, str(row["target"] or "")]
+
+
+def markdown(report: dict) -> str:
+    peaks = [report["peaks"]["gemm_flops_per_second"], *(row.get("our_gemm_peak", 0.0) for row in report["rows"])]
+    lines = [f"# flasheva against PyTorch, {report['machine'].get('gpu', 'no GPU')}, {report['date']}", ""]
+    lines += [f"- Machine: {', '.join(f'{key} {value}' for key, value in gpu().items())}; {machine_line(report['machine'])}"]
+    lines += [
+        f"- Commit: {report['commit']}",
+        f"- PyTorch {report['torch']}, transformers {report['transformers']}",
+        f"- Command: `{report['command']}`",
+        f"- GEMM peak: {peaks[0] / 1e12:.0f} TFLOP/s by PyTorch, {max(peaks[1:], default=0) / 1e12:.0f} by flasheva; "
+        f"copy {report['peaks']['copy_bytes_per_second'] / 1e9:.0f} GB/s (PyTorch)",
+        "",
+        f"bf16. Ratio: PyTorch's time over ours, the median of {report['pairs']} pairs. In brackets: model FLOPs, as "
+        "`flasheva bench` counts them, of the higher GEMM peak. Memory: PyTorch's allocations; all that our process takes.",
+        "",
+        "| row | ours | PyTorch | its fastest variant | ratio | target |",
+        "| --- | --- | --- | --- | ---: | ---: |",
+    ]
+    lines += [f"| {row['row']} | {' | '.join(cells(row, max(peaks)))} |" for row in report["rows"]]
+    failures = [(row["row"], *failure) for row in report["rows"] for failure in row["failed"].items()]
+    if failures:
+        lines += ["", "What was not measured:", ""]
+        lines += [f"- {row}, {variant}: {error}" for row, variant, error in failures]
+    return "\n".join(lines) + "\n"
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=Path, default=ROOT / "build/gpu-package/flasheva")
+    parser.add_argument("--pytorch-only", action="store_true", help="without our program")
+    parser.add_argument("--rows", nargs="+", default=[], help="only rows whose name contains one of these")
+    storages = ("weights", "autocast")  # bfloat16 weights with float32 masters, or float32 weights
+    parser.add_argument("--storages", nargs="+", choices=storages, default=storages[:1])
+    parser.add_argument("--pairs", type=int, default=3, help="alternations of a row; the median counts")
+    parser.add_argument("--repeats", type=int, default=6, help="steps timed on each side of a pair")
+    parser.add_argument("--seconds", type=float, default=3600, help="begins no row that may take longer")
+    parser.add_argument("--try-on-cpu", action="store_true", help="tiny shapes, one pair")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results")
+    options = parser.parse_args()
+    options.device = "cpu" if options.try_on_cpu else "cuda"
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no GPU; --try-on-cpu runs everything on tiny shapes")
+    options.binary = None if options.pytorch_only else options.binary.resolve()
+    if options.binary and not options.binary.is_file():
+        parser.error(f"{options.binary} is missing: scripts/package_for_gpu.sh, or --pytorch-only")
+    if options.try_on_cpu:
+        options.pairs, options.repeats = 1, 1
+        BACKENDS.pop("cudnn")
+    return options
+
+
+def main() -> int:
+    options = parse_options()
+    transformers.logging.set_verbosity_error()
+    torch.backends.cuda.matmul.allow_tf32 = True
+    rows = [row for row in ROWS if not options.rows or any(part in row.name for part in options.rows)]
+    if options.try_on_cpu:
+        rows = [tiny(row) for row in rows if row.name.endswith((" 2048", " 160M"))]
+    report = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine() | gpu(),
+        "commit": commit(),
+        "command": shlex.join(["python3", *sys.argv]),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "pairs": options.pairs,
+        "peaks": machine_peaks(rows, options),
+        "rows": [],
+    }
+    forget()
+    name = f"against-pytorch-{report['date']}{'-tiny' if options.try_on_cpu else ''}"
+    for row in rows:
+        report["rows"].append(measure(row, options))
+        print(f"{row.name}: {' | '.join(cells(report['rows'][-1], report['peaks']['gemm_flops_per_second']))}", flush=True)
+        path = write_report(report, markdown(report), name, options.output)
+    print(f"{path}.md")
+    return int(any(not row["variants"] for row in report["rows"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# Tests and measures flasheva on a machine with a GPU, CUDA 13 and little else: what scripts/package_for_gpu.sh
+# collected, beside this repository's files. No part stops the next; a table of all comes last and goes to
+# RESULTS_FOLDER/summary.md, every log and figure behind it to RESULTS_FOLDER/results.tar.gz.
+#
+#     scripts/gpu_check.sh [OPTION...] [PACKAGE [RESULTS_FOLDER]]     default: build/gpu-package, build/gpu-results
+#
+#     --parts LIST      some of machine,tests,sanitizer,steps,attention,decode,pytorch, in that order (default: all)
+#     --seconds N       time for everything (default 560); a step gets no more than what is left
+#     --try-on-cpu      tiny shapes, without a GPU: do the parts run?
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+parts=machine,tests,sanitizer,steps,attention,decode,pytorch seconds=560 device=cuda places=()
+while (($#)); do
+  case $1 in
+    --parts) parts=${2:?--parts LIST}; shift ;;
+    --seconds) seconds=${2:?--seconds N}; shift ;;
+    --try-on-cpu) device=cpu ;;
+    -*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) places+=("$1") ;;
+  esac
+  shift
+done
+all_parts=(machine tests sanitizer steps attention decode pytorch)
+for part in ${parts//,/ }; do
+  [[ " ${all_parts[*]} " == *" $part "* ]] || { echo "gpu_check: no part $part; there are ${all_parts[*]}" >&2; exit 2; }
+done
+package=$(realpath -m "${places[0]:-build/gpu-package}") results=$(realpath -m "${places[1]:-build/gpu-results}")
+flasheva=$package/flasheva
+[[ -x $flasheva ]] || { echo "gpu_check: $flasheva is missing: scripts/package_for_gpu.sh makes it" >&2; exit 2; }
+mkdir -p "$results"
+work=$(mktemp -d)
+deadline=$((SECONDS + seconds))
+FLASHEVA_COMMIT=$(cat "$package/commit" 2>/dev/null || git describe --always --dirty 2>/dev/null || echo unknown)
+export FLASHEVA_COMMIT PYTHONUNBUFFERED=1
+
+# --- helpers ---
+
+keep() {  # what there is so far: whoever stops this script still finds it
+  python3 scripts/summarize_gpu_check.py "$work" >"$results/summary.md" 2>"$work/summary.log" ||
+    cp "$work/steps.tsv" "$results/summary.md"
+  tar -C "$work" -czf "$results/results.tar.gz.part" . && mv "$results/results.tar.gz.part" "$results/results.tar.gz"
+}
+trap 'keep; exit 143' TERM INT
+
+step() {  # PART NAME LIMIT COMMAND...: at most LIMIT seconds, its output in PART-NAME.log, its fate in steps.tsv
+  local part=$1 name=$2 limit=$3 left=$((deadline - SECONDS)) start=$SECONDS rc=0 fate
+  shift 3
+  ((limit < left)) || limit=$left
+  if ((limit < 5)); then
+    printf '%s\t%s\tno time left\t0\n' "$part" "$name" >>"$work/steps.tsv"
+    return
+  fi
+  echo "[$SECONDS s] $part $name"
+  { echo "+ $*"; timeout --kill-after=5 "$limit" "$@"; } >"$work/$part-$name.log" 2>&1 </dev/null || rc=$?
+  case $rc in
+    0) fate=passed ;;
+    77) fate=skipped ;;
+    124 | 137) fate="over its $limit s" ;;
+    *) fate="failed, exit $rc" ;;
+  esac
+  printf '%s\t%s\t%s\t%s\n' "$part" "$name" "$fate" $((SECONDS - start)) >>"$work/steps.tsv"
+}
+
+bench() {  # PART NAME LIMIT ARGUMENTS...: a `flasheva bench` whose figures go to PART-NAME.json
+  step "$1" "$2" "$3" "$flasheva" bench "${@:4}" --device $device --json "$work/$1-$2.json"
+}
+
+find_cuda_libraries() {  # where the loader does not know them: CUDA's own folders, then PyTorch's
+  local missing folder python_folders
+  ldd "$flasheva" 2>/dev/null | grep -q 'not found' || return 0
+  python_folders=$(python3 -c 'import glob, sysconfig
+print(*glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"))' 2>/dev/null)
+  for missing in $(ldd "$flasheva" | awk '/not found/ {print $1}'); do
+    for folder in /usr/local/cuda*/lib64 /usr/local/cuda*/lib /usr/local/cuda*/targets/x86_64-linux/lib $python_folders; do
+      [[ -e $folder/$missing ]] || continue
+      export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+      break
+    done
+  done
+}
+
+# --- parts ---
+
+small=()
+if [[ $device == cpu ]]; then
+  small=(model.architecture.{hidden_size=128,intermediate_size=256,num_attention_heads=2,num_hidden_layers=1}
+    model.architecture.vocab_size=1000 data.sequence_length=512 batch.sequences=2 batch.micro=2)
+fi
+
+machine() {
+  step machine gpu 20 nvidia-smi
+  step machine clocks 20 nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE
+  step machine cpu 10 lscpu
+  step machine libraries 10 ldd "$flasheva"
+  step machine info 30 "$flasheva" info
+}
+
+tests() {
+  local test
+  for test in "$package"/test_*_cuda; do
+    step tests "$(basename "$test")" 90 "$test" --gtest_brief=1
+  done
+}
+
+sanitizer() {  # the shapes of PyTorch's fixtures, and attention on tensor cores: small, and every kernel
+  local tool program
+  program=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+  if [[ -z $program ]]; then
+    printf 'sanitizer\tall\tcompute-sanitizer is not installed\t0\n' >>"$work/steps.tsv"
+    return
+  fi
+  for tool in memcheck racecheck; do
+    step sanitizer "$tool" 45 "$program" --tool $tool --error-exitcode 9 "$package/test_kernels_cuda" \
+      --gtest_brief=1 --gtest_filter='*PyTorch*'
+    step sanitizer "$tool-attention" 30 "$program" --tool $tool --error-exitcode 9 "$package/test_kernels_cuda" \
+      --gtest_brief=1 --gtest_filter='Attention.Bf16TakesEveryHeadDimension'
+  done
+}
+
+steps() {
+  local size kind
+  for size in 160m 410m 1.4b 70m; do
+    for kind in eva full; do
+      bench steps "$size-$kind" 45 step "benchmarks/configs/gpu-$size.yaml" model.attention.default=$kind \
+        "${small[@]}" --steps 8
+    done
+  done
+  for size in 160m 410m 1.4b 70m; do  # timing every operation waits for each, so the whole step is slower here
+    for kind in eva full; do
+      bench steps "$size-$kind-operations" 30 step "benchmarks/configs/gpu-$size.yaml" \
+        model.attention.default=$kind "${small[@]}" --steps 2 --operations
+    done
+  done
+}
+
+attention() {
+  local kind tokens lengths=(2048 8192 32768) all=65536 heads=16
+  [[ $device == cuda ]] || lengths=(512) all=1024 heads=2
+  for tokens in "${lengths[@]}"; do
+    for kind in eva full; do
+      bench attention "$kind-$tokens" 30 attention --kind $kind --tokens "$tokens" --batch $((all / tokens)) \
+        --heads $heads --head-dim 64 --precision bf16 --repeats 20
+    done
+  done
+  for kind in eva full; do
+    bench attention "$kind-${lengths[1]:-512}-one-sequence" 30 attention --kind $kind --tokens "${lengths[1]:-512}" \
+      --batch 1 --heads $heads --head-dim 64 --precision bf16 --repeats 20
+  done
+}
+
+decode() {
+  local cache=(--context 4096 --new-tokens 1024 --batch 32 --steps 16) variant
+  [[ $device == cuda ]] || cache=(--context 256 --new-tokens 32 --batch 2 --steps 2)
+  local -A settings=([eva-block]='default=eva' [eva-sliding]='window_kind=sliding' [full]='default=full')
+  for variant in eva-block full eva-sliding; do
+    bench decode "160m-$variant" 30 decode benchmarks/configs/gpu-160m.yaml "model.attention.${settings[$variant]}" \
+      "${small[@]}" "${cache[@]}" --precision bf16
+  done
+  bench decode 160m-eva-block-operations 30 decode benchmarks/configs/gpu-160m.yaml "${small[@]}" "${cache[@]}" \
+    --precision bf16 --operations
+}
+
+pytorch() {
+  local limit=$((deadline - SECONDS - 10))
+  step pytorch comparison "$limit" python3 benchmarks/gpu_against_pytorch.py --binary "$flasheva" --output "$work" \
+    --seconds $((limit - 15)) $([[ $device == cuda ]] || echo --try-on-cpu)
+}
+
+# --- all of them ---
+
+find_cuda_libraries
+: >"$work/steps.tsv"
+for part in "${all_parts[@]}"; do
+  [[ ,$parts, == *,$part,* ]] || continue
+  $part
+  keep
+done
+keep
+echo
+cat "$results/summary.md"
+rm -rf "$work"
+! grep -qE $'\t(failed|over)' <(tar -xzOf "$results/results.tar.gz" ./steps.tsv)

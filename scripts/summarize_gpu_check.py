@@ -1,0 +1,131 @@
+"""The tables of scripts/gpu_check.sh, in Markdown, from its folder of logs and figures.
+
+    python3 scripts/summarize_gpu_check.py FOLDER
+
+Whatever is missing or unreadable is left out: a part that failed must not hide the others.
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+FOLDER = Path(sys.argv[1])
+
+
+def log_of(name: str) -> str:
+    path = FOLDER / f"{name}.log"
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def figures_of(part: str) -> dict:
+    """{name: figures} of the part's JSON files."""
+    figures = {}
+    for path in sorted(FOLDER.glob(f"{part}-*.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            figures[path.stem.removeprefix(f"{part}-")] = json.loads(path.read_text())
+        except ValueError:  # cut off by its time limit
+            pass
+    return figures
+
+
+def detail(part: str, name: str, fate: str) -> str:
+    """What the log says in short: counts of tests, the sanitizer's verdict, or why it failed."""
+    log = log_of(f"{part}-{name}")
+    counts = re.findall(r"^\[  (PASSED|FAILED|SKIPPED) +\] (\d+) tests?", log, re.M)
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", log)
+    words = [f"{count} {verdict.lower()}" for verdict, count in counts] + summary[-1:]
+    if "skipped" in fate or ("failed" in fate and not words):
+        words += log.strip().splitlines()[-1:]
+    return "; ".join(words).replace("|", "/")[:200]
+
+
+def table(head: str, rows: list) -> list:
+    if not rows:
+        return []
+    columns = head.split(" | ")
+    rule = ["---"] + ["---:"] * (len(columns) - 1)
+    return [f"| {' | '.join(row)} |" for row in (columns, rule, *rows)] + [""]
+
+
+def fates() -> list:
+    rows = []
+    for line in (FOLDER / "steps.tsv").read_text().splitlines():
+        part, name, fate, seconds = line.split("\t")
+        rows.append([part, name, fate, seconds, detail(part, name, fate)])
+    return ["## What ran", "", *table("part | step | outcome | seconds | detail", rows)]
+
+
+def failed_tests() -> list:
+    lines = []
+    for path in sorted(FOLDER.glob("tests-*.log")):
+        names = sorted(set(re.findall(r"^\[  FAILED  \] ([^ ,]+\.[^ ,]+)", path.read_text(errors="replace"), re.M)))
+        lines += [f"- {path.stem.removeprefix('tests-')}: {name}" for name in names]
+    return ["## Failed tests", "", *lines, ""] if lines else []
+
+
+def steps() -> list:
+    rows, profiles = [], []
+    for name, f in figures_of("steps").items():
+        peak = f["gemm_peak_flops_per_second"] / 1e12
+        if "operations" in f:
+            profiles += profile(name, f)
+            continue
+        rows.append([name, f"{1e3 * f['seconds_per_step']:.1f}", f"{f['tokens_per_second']:.0f}"])
+        rows[-1] += [f"{f['model_flops_per_second'] / 1e12:.1f}", f"{peak:.0f}", f"{f['share_of_peak']:.1%}"]
+    head = "training step, bf16 | ms | tokens/s | model TFLOP/s | GEMM peak, TFLOP/s | share"
+    return table(head, rows) + profiles
+
+
+def profile(name: str, f: dict, longest: int = 14) -> list:
+    rows = []
+    for operation in f["operations"][:longest]:
+        flops, share = operation["flops_per_second"] / 1e12, operation["seconds"] / f["seconds_per_step"]
+        rows.append([operation["operation"], f"{operation['calls']:g}", f"{1e3 * operation['seconds']:.2f}"])
+        rows[-1] += [f"{share:.1%}", f"{flops:.1f}" if flops else "", f"{operation['bytes_per_second'] / 1e9:.0f}"]
+    copy = f" (copy peak {f['copy_peak_bytes_per_second'] / 1e9:.0f} GB/s)" if "copy_peak_bytes_per_second" in f else ""
+    return [f"{name}{copy}:", "", *table("operation | calls | ms | share | TFLOP/s | GB/s", rows)]
+
+
+def attention() -> list:
+    rows = []
+    for name, f in figures_of("attention").items():
+        forward, backward = f["milliseconds_forward"], f["milliseconds_backward"]
+        rows.append([name, f"{forward:.3f}", f"{backward:.3f}", f"{f['flops_per_second'] / 1e12:.1f}"])
+        rows[-1].append(f"{f['share_of_peak']:.1%}")
+    return table("attention alone, bf16, 16 heads of 64 | forward, ms | backward, ms | TFLOP/s | share of GEMM peak", rows)
+
+
+def decode() -> list:
+    rows, profiles = [], []
+    for name, f in figures_of("decode").items():
+        if "operations" in f:
+            profiles += profile(name, f)
+            continue
+        rows.append([name, f"{f['tokens_per_second']:.0f}", f"{1e3 * f['seconds_per_step']:.3f}"])
+        rows[-1] += [f"{f['cache_bytes'] / 2**20:.0f}", f"{f['share_of_limit']:.1%}"]
+    return table("generation, bf16 | tokens/s | ms a step | cache, MiB | share of limit", rows) + profiles
+
+
+def against_pytorch() -> list:
+    """The comparison's own report."""
+    return [line for path in FOLDER.glob("gpu-against-pytorch*.md") for line in [path.read_text()]]
+
+
+def section(make) -> list:
+    try:
+        return make()
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        return [f"({make.__name__}: {type(error).__name__}: {error})", ""]
+
+
+def main() -> None:
+    gpu = re.search(r"(NVIDIA [A-Z0-9][^|]*?)  ", log_of("machine-gpu"))
+    print(f"# gpu_check at commit {os.environ.get('FLASHEVA_COMMIT', 'unknown')}, {gpu[1] if gpu else 'no GPU seen'}\n")
+    for make in (fates, failed_tests, steps, attention, decode, against_pytorch):
+        print("\n".join(section(make)))
+
+
+if __name__ == "__main__":
+    main()
