@@ -41,7 +41,7 @@ if(FLASHEVA_CUDA)
   find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
   if(NVCC)
     set(CMAKE_CUDA_COMPILER ${NVCC})
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
+    set(CMAKE_CUDA_ARCHITECTURES 80 90a-real)
     enable_language(CUDA)
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 does not know that nvcc 12 and later have it
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
