@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "kernels/device_memory.h"
 #include "kernels/tensor.h"
@@ -217,9 +218,14 @@ class Ops {
 
   // --- norms ----------------------------------------------------------------------------------------------
 
-  // The sum of the squares of all elements of x (float32, bfloat16 or float64), added up in float64: finite
-  // if and only if all of them are.
-  virtual double sum_of_squares(Tensor x) = 0;
+  // sums[i] = the sum of the squares of all elements of tensors[i] (each float32, bfloat16 or float64), added
+  // up in float64: finite if and only if all of them are. The host waits once for all of them.
+  virtual void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) = 0;
+  double sum_of_squares(Tensor x) {
+    double sum = 0;
+    sums_of_squares({&sum, 1}, {&x, 1});
+    return sum;
+  }
   // The sum of the squares of x - y, tensors of one type and shape, in float64.
   virtual double squared_distance(Tensor x, Tensor y) = 0;
 

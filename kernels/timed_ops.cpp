@@ -30,6 +30,12 @@ double product_flops(const Shape& shape) { return 2.0 * static_cast<double>(shap
 template <class Call>
 void TimedOps::measure(const char* operation, const Shape& shape, std::initializer_list<Tensor> tensors,
                        double flops, const Call& call) {
+  measure(operation, shape, bytes_of(tensors), flops, call);
+}
+
+template <class Call>
+void TimedOps::measure(const char* operation, const Shape& shape, double bytes, double flops,
+                       const Call& call) {
   ops_.synchronize();
   const double start = seconds_now();
   call();
@@ -38,7 +44,7 @@ void TimedOps::measure(const char* operation, const Shape& shape, std::initializ
   Total& total = totals_[label(operation, shape)];
   ++total.calls;
   total.seconds += seconds;
-  total.bytes += bytes_of(tensors);
+  total.bytes += bytes;
   total.flops += flops;
 }
 
@@ -195,10 +201,10 @@ void TimedOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor targe
           [&] { ops_.cross_entropy_backward(logits, losses, targets, mask, scale); });
 }
 
-double TimedOps::sum_of_squares(Tensor x) {
-  double sum = 0;
-  measure("sum_of_squares", {}, {x}, 0, [&] { sum = ops_.sum_of_squares(x); });
-  return sum;
+void TimedOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) {
+  double bytes = 0;
+  for (const Tensor& x : tensors) bytes += static_cast<double>(x.bytes());
+  measure("sums_of_squares", {}, bytes, 0, [&] { ops_.sums_of_squares(sums, tensors); });
 }
 
 double TimedOps::squared_distance(Tensor x, Tensor y) {

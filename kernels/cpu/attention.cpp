@@ -318,7 +318,8 @@ void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tens
 
 void CpuOps::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
                                Tensor beta, Tensor chunk_bias, const AttentionConfig& config) {
-  const Sizes sizes = check_attention(Device::cpu, out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
+  const Sizes sizes =
+      check_attention(Device::cpu, out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
   dispatch(q.dtype, [&]<class T>(T) {
     forward<T>(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, sizes, config);
   });
@@ -328,7 +329,8 @@ void CpuOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, 
                                 Tensor dchunk_bias, Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q,
                                 Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor chunk_bias,
                                 const AttentionConfig& config) {
-  const Sizes sizes = check_attention_backward(Device::cpu, dq, dk, dv, dkappa, dbeta, dchunk_bias, dout, out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
+  const Sizes sizes = check_attention_backward(Device::cpu, dq, dk, dv, dkappa, dbeta, dchunk_bias, dout, out,
+                                               log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
   dispatch(q.dtype, [&]<class T>(T) {
     backward<T>(dq, dk, dv, dkappa, dbeta, dchunk_bias, dout, out, log_sum_exp, q, k, v, kappa, beta,
                 chunk_bias, sizes, config, partials_);

@@ -1,5 +1,5 @@
-// What every CPU operation is made of: work shared among threads. Shares are contiguous and depend on sizes and the number of threads alone, so results do not
-// depend on timing.
+// What every CPU operation is made of: work shared among threads. Shares are contiguous and depend on sizes
+// and the number of threads alone, so results do not depend on timing.
 #pragma once
 
 #include <omp.h>

@@ -75,16 +75,18 @@ double sum_of_blocks(GrowingBuffer& memory, std::int64_t size, const BlockSum& b
 
 }  // namespace
 
-double CpuOps::sum_of_squares(Tensor x) {
-  FLASHEVA_CHECK(matches(x, x.dtype, x.shape));
-  double sum = 0;
-  dispatch(x.dtype, [&]<class T>(T) {
-    const T* elements = x.as<T>();
-    sum = sum_of_blocks(partials_, x.size(), [=](std::int64_t first, std::int64_t count) {
-      return sum_of_block(elements + first, count);
+void CpuOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) {
+  FLASHEVA_CHECK(sums.size() == tensors.size());
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& x = tensors[i];
+    FLASHEVA_CHECK(matches(x, x.dtype, x.shape));
+    dispatch(x.dtype, [&]<class T>(T) {
+      const T* elements = x.as<T>();
+      sums[i] = sum_of_blocks(partials_, x.size(), [=](std::int64_t first, std::int64_t count) {
+        return sum_of_block(elements + first, count);
+      });
     });
-  });
-  return sum;
+  }
 }
 
 double CpuOps::squared_distance(Tensor x, Tensor y) {

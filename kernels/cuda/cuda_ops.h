@@ -72,7 +72,7 @@ class CudaOps final : public Ops {
   void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
                               double scale) override;
 
-  double sum_of_squares(Tensor x) override;
+  void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override;
   double squared_distance(Tensor x, Tensor y) override;
   void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
              const AdamWConfig& config) override;

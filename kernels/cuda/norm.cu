@@ -55,19 +55,19 @@ __global__ void __launch_bounds__(sum_threads)
   if (threadIdx.x == 0) *total = sum;
 }
 
-// sums[0] = the sum of term(in[i] ...) over all elements, with room for the shares of `blocks` behind it.
+// *sum = the sum of term(in[i] ...) over all elements; partials has room for `blocks`.
 template <class Term, class T, class... In>
-void sum_elements(cudaStream_t stream, double* sums, std::int64_t blocks, std::int64_t size, Term term,
-                  const T* first, const In*... others) {
+void sum_elements(cudaStream_t stream, double* sum, double* partials, std::int64_t blocks, std::int64_t size,
+                  Term term, const T* first, const In*... others) {
   constexpr int width = vector_width<T>;
   const auto start = [&](auto kernel) {
-    launch(stream, kernel, {blocks}, sum_threads, 0, sums + 1, size, term, first, others...);
+    launch(stream, kernel, {blocks}, sum_threads, 0, partials, size, term, first, others...);
   };
   if (aligned_to(first, 16) && (aligned_to(others, 16) && ...))
     start(partial_sums_kernel<width, Term, T, In...>);
   else
     start(partial_sums_kernel<1, Term, T, In...>);
-  launch(stream, total_kernel, {1}, sum_threads, 0, sums, sums + 1, blocks);
+  launch(stream, total_kernel, {1}, sum_threads, 0, sum, partials, blocks);
 }
 
 // Blocks that fill the GPU, as far as each has work for all its threads.
@@ -78,16 +78,23 @@ std::int64_t blocks_of_sum(std::int64_t size, int multiprocessors) {
 
 }  // namespace
 
-double CudaOps::sum_of_squares(Tensor x) {
-  FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape));
-  const std::int64_t blocks = blocks_of_sum(x.size(), multiprocessors_);
-  auto* sums = scratch_.take<double>(1 + blocks);
-  dispatch(x.dtype, [&]<class T>(T) {
-    sum_elements(stream_, sums, blocks, x.size(), Square{}, static_cast<const T*>(x.as<T>()));
-  });
-  double total = 0;
-  copy(view_of(&total, {1}), Tensor{sums, DType::f64, {1}, Device::cuda});
-  return total;
+void CudaOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) {
+  FLASHEVA_CHECK(sums.size() == tensors.size());
+  const auto count = static_cast<std::int64_t>(tensors.size());
+  std::int64_t most_blocks = 0;
+  for (const Tensor& x : tensors) {
+    FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape));
+    most_blocks = std::max(most_blocks, blocks_of_sum(x.size(), multiprocessors_));
+  }
+  auto* on_gpu = scratch_.take<double>(count + most_blocks);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Tensor& x = tensors[static_cast<std::size_t>(i)];
+    dispatch(x.dtype, [&]<class T>(T) {
+      sum_elements(stream_, on_gpu + i, on_gpu + count, blocks_of_sum(x.size(), multiprocessors_), x.size(),
+                   Square{}, static_cast<const T*>(x.as<T>()));
+    });
+  }
+  copy(view_of(sums.data(), {count}), Tensor{on_gpu, DType::f64, {count}, Device::cuda});
 }
 
 double CudaOps::squared_distance(Tensor x, Tensor y) {
@@ -95,8 +102,8 @@ double CudaOps::squared_distance(Tensor x, Tensor y) {
   const std::int64_t blocks = blocks_of_sum(x.size(), multiprocessors_);
   auto* sums = scratch_.take<double>(1 + blocks);
   dispatch(x.dtype, [&]<class T>(T) {
-    sum_elements(stream_, sums, blocks, x.size(), SquaredDifference{}, static_cast<const T*>(x.as<T>()),
-                 static_cast<const T*>(y.as<T>()));
+    sum_elements(stream_, sums, sums + 1, blocks, x.size(), SquaredDifference{},
+                 static_cast<const T*>(x.as<T>()), static_cast<const T*>(y.as<T>()));
   });
   double total = 0;
   copy(view_of(&total, {1}), Tensor{sums, DType::f64, {1}, Device::cuda});

@@ -58,11 +58,14 @@ void Optimizer::plan(MemoryPlan& plan, ParameterTable& parameters, bool sharded,
 }
 
 GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator) const {
-  std::map<const Parameter*, double> of_parameter;
-  std::vector<double> squares(parameters_->all().size());
+  std::vector<Tensor> gradients;
   for (const Segment& segment : segments_)
-    of_parameter[segment.parameter] +=
-        ops.sum_of_squares(elements(segment.parameter->gradient, segment.first, segment.count));
+    gradients.push_back(elements(segment.parameter->gradient, segment.first, segment.count));
+  std::vector<double> sums(gradients.size());
+  ops.sums_of_squares(sums, gradients);
+  std::map<const Parameter*, double> of_parameter;
+  for (std::size_t i = 0; i < sums.size(); ++i) of_parameter[segments_[i].parameter] += sums[i];
+  std::vector<double> squares(parameters_->all().size());
   for (std::size_t i = 0; i < squares.size(); ++i)
     if (const auto found = of_parameter.find(&parameters_->all()[i]); found != of_parameter.end())
       squares[i] = found->second;

@@ -39,6 +39,19 @@ TEST(SumOfSquares, TakesBfloat16) {
   EXPECT_EQ(ops->sum_of_squares(x), INFINITY);
 }
 
+TEST(SumOfSquares, OfManyTensorsAreThoseOfEach) {
+  const std::unique_ptr<Ops> ops = make_test_ops();
+  std::mt19937_64 generator(8);
+  std::vector<TestTensor> tensors{TestTensor::random(DType::f32, {20000}, generator),
+                                  TestTensor::random(DType::bf16, {3}, generator),
+                                  TestTensor::random(DType::f64, {300}, generator)};
+  const std::vector<Tensor> views(tensors.begin(), tensors.end());
+  std::vector<double> sums(3);
+  ops->sums_of_squares(sums, views);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(sums[i], ops->sum_of_squares(views[i])) << i;
+  EXPECT_THROW(ops->sums_of_squares({sums.data(), 2}, views), std::logic_error);
+}
+
 TEST(SquaredDistance, IsExactToFloat64) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   std::mt19937_64 generator(7);

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/ops.h"
 
@@ -187,8 +188,12 @@ class StagedOps final : public Ops {
       return ops_->cross_entropy_backward(on(logits), on(losses), on(targets), on(mask), scale);
     });
   }
-  double sum_of_squares(Tensor x) override {
-    return staged([&](Staging& on) { return ops_->sum_of_squares(on(x)); });
+  void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override {
+    staged([&](Staging& on) {
+      std::vector<Tensor> staged_tensors;
+      for (const Tensor& x : tensors) staged_tensors.push_back(on(x));
+      ops_->sums_of_squares(sums, staged_tensors);
+    });
   }
   double squared_distance(Tensor x, Tensor y) override {
     return staged([&](Staging& on) { return ops_->squared_distance(on(x), on(y)); });
