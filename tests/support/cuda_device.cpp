@@ -6,4 +6,12 @@ namespace flasheva {
 std::unique_ptr<Ops> make_device_ops() { return make_cuda_ops(); }
 std::unique_ptr<Ops> make_test_ops() { return std::make_unique<StagedOps>(make_device_ops()); }
 
+bool device_is_simulated() {
+#ifdef FLASHEVA_SIMULATED
+  return true;
+#else
+  return false;
+#endif
+}
+
 }  // namespace flasheva

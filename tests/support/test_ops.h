@@ -12,4 +12,7 @@ std::unique_ptr<Ops> make_device_ops();
 // The same on tensors in host memory.
 std::unique_ptr<Ops> make_test_ops();
 
+// Whether the CPU computes each of its threads. It is slow: tests then try fewer cases.
+bool device_is_simulated();
+
 }  // namespace flasheva
