@@ -45,7 +45,8 @@ void expect_as_on_the_cpu(const Overrides& more, double bound) {
     expect_near(device.column(figure), cpu.column(figure), bound, figure);
 }
 
-TEST(TrainOnADevice, TwoPhasesFollowTheCpu) { expect_as_on_the_cpu({}, 1e-4); }
+// The specification asks for 1e-4; float32 sums in another order stay within 1e-7 here.
+TEST(TrainOnADevice, TwoPhasesFollowTheCpu) { expect_as_on_the_cpu({}, 1e-5); }
 
 // bfloat16 keeps 8 bits; gradients add up what its roundings differ by.
 TEST(TrainOnADevice, Bfloat16PhasesFollowTheCpu) {
