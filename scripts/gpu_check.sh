@@ -83,8 +83,9 @@ print(*glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"))' 2>/dev/nu
 
 # --- parts ---
 
-small=()
+small=() sizes=(160m 410m 1.4b 70m)
 if [[ $device == cpu ]]; then
+  sizes=(160m)
   small=(model.architecture.{hidden_size=128,intermediate_size=256,num_attention_heads=2,num_hidden_layers=1}
     model.architecture.vocab_size=1000 data.sequence_length=512 batch.sequences=2 batch.micro=2)
 fi
@@ -121,13 +122,13 @@ sanitizer() {  # the shapes of PyTorch's fixtures, and attention on tensor cores
 
 steps() {
   local size kind
-  for size in 160m 410m 1.4b 70m; do
+  for size in "${sizes[@]}"; do
     for kind in eva full; do
       bench steps "$size-$kind" 45 step "benchmarks/configs/gpu-$size.yaml" model.attention.default=$kind \
         "${small[@]}" --steps 8
     done
   done
-  for size in 160m 410m 1.4b 70m; do  # timing every operation waits for each, so the whole step is slower here
+  for size in "${sizes[@]}"; do  # timing every operation waits for each, so the whole step is slower here
     for kind in eva full; do
       bench steps "$size-$kind-operations" 30 step "benchmarks/configs/gpu-$size.yaml" \
         model.attention.default=$kind "${small[@]}" --steps 2 --operations

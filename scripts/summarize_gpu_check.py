@@ -1,4 +1,4 @@
-"""The tables of scripts/gpu_check.sh, in Markdown, from its folder of logs and figures.
+"""The tables of scripts/gpu_check.sh, in Markdown, from its folder of logs and figures; the shortest come last.
 
     python3 scripts/summarize_gpu_check.py FOLDER
 
@@ -60,25 +60,12 @@ def fates() -> list:
 def failed_tests() -> list:
     lines = []
     for path in sorted(FOLDER.glob("tests-*.log")):
-        names = sorted(set(re.findall(r"^\[  FAILED  \] ([^ ,]+\.[^ ,]+)", path.read_text(errors="replace"), re.M)))
+        names = sorted(set(re.findall(r"^\[  FAILED  \] ([^\s,]+\.[^\s,]+)", path.read_text(errors="replace"), re.M)))
         lines += [f"- {path.stem.removeprefix('tests-')}: {name}" for name in names]
     return ["## Failed tests", "", *lines, ""] if lines else []
 
 
-def steps() -> list:
-    rows, profiles = [], []
-    for name, f in figures_of("steps").items():
-        peak = f["gemm_peak_flops_per_second"] / 1e12
-        if "operations" in f:
-            profiles += profile(name, f)
-            continue
-        rows.append([name, f"{1e3 * f['seconds_per_step']:.1f}", f"{f['tokens_per_second']:.0f}"])
-        rows[-1] += [f"{f['model_flops_per_second'] / 1e12:.1f}", f"{peak:.0f}", f"{f['share_of_peak']:.1%}"]
-    head = "training step, bf16 | ms | tokens/s | model TFLOP/s | GEMM peak, TFLOP/s | share"
-    return table(head, rows) + profiles
-
-
-def profile(name: str, f: dict, longest: int = 14) -> list:
+def profile(name: str, f: dict, longest: int = 12) -> list:
     rows = []
     for operation in f["operations"][:longest]:
         flops, share = operation["flops_per_second"] / 1e12, operation["seconds"] / f["seconds_per_step"]
@@ -86,6 +73,27 @@ def profile(name: str, f: dict, longest: int = 14) -> list:
         rows[-1] += [f"{share:.1%}", f"{flops:.1f}" if flops else "", f"{operation['bytes_per_second'] / 1e9:.0f}"]
     copy = f" (copy peak {f['copy_peak_bytes_per_second'] / 1e9:.0f} GB/s)" if "copy_peak_bytes_per_second" in f else ""
     return [f"{name}{copy}:", "", *table("operation | calls | ms | share | TFLOP/s | GB/s", rows)]
+
+
+def profiles() -> list:
+    """Where the time goes, operation by operation."""
+    lines = []
+    for part in ("steps", "decode"):
+        for name, f in figures_of(part).items():
+            lines += profile(f"{part} {name}", f) if "operations" in f else []
+    return lines
+
+
+def steps() -> list:
+    rows = []
+    for name, f in figures_of("steps").items():
+        if "operations" in f:
+            continue
+        peak = f["gemm_peak_flops_per_second"] / 1e12
+        rows.append([name, f"{1e3 * f['seconds_per_step']:.1f}", f"{f['tokens_per_second']:.0f}"])
+        rows[-1] += [f"{f['model_flops_per_second'] / 1e12:.1f}", f"{peak:.0f}", f"{f['share_of_peak']:.1%}"]
+    head = "training step, bf16 | ms | tokens/s | model TFLOP/s | GEMM peak, TFLOP/s | share"
+    return table(head, rows)
 
 
 def attention() -> list:
@@ -98,19 +106,18 @@ def attention() -> list:
 
 
 def decode() -> list:
-    rows, profiles = [], []
+    rows = []
     for name, f in figures_of("decode").items():
         if "operations" in f:
-            profiles += profile(name, f)
             continue
         rows.append([name, f"{f['tokens_per_second']:.0f}", f"{1e3 * f['seconds_per_step']:.3f}"])
         rows[-1] += [f"{f['cache_bytes'] / 2**20:.0f}", f"{f['share_of_limit']:.1%}"]
-    return table("generation, bf16 | tokens/s | ms a step | cache, MiB | share of limit", rows) + profiles
+    return table("generation, bf16 | tokens/s | ms a step | cache, MiB | share of limit", rows)
 
 
 def against_pytorch() -> list:
     """The comparison's own report."""
-    return [line for path in FOLDER.glob("gpu-against-pytorch*.md") for line in [path.read_text()]]
+    return [line for path in FOLDER.glob("*against-pytorch*.md") for line in [path.read_text()]]
 
 
 def section(make) -> list:
@@ -123,7 +130,7 @@ def section(make) -> list:
 def main() -> None:
     gpu = re.search(r"(NVIDIA [A-Z0-9][^|]*?)  ", log_of("machine-gpu"))
     print(f"# gpu_check at commit {os.environ.get('FLASHEVA_COMMIT', 'unknown')}, {gpu[1] if gpu else 'no GPU seen'}\n")
-    for make in (fates, failed_tests, steps, attention, decode, against_pytorch):
+    for make in (profiles, fates, failed_tests, steps, attention, decode, against_pytorch):
         print("\n".join(section(make)))
 
 
