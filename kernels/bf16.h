@@ -4,10 +4,6 @@
 #include <bit>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#include <cuda_bf16.h>
-#endif
-
 #include "kernels/host_device.h"
 
 namespace flasheva {
@@ -19,7 +15,7 @@ struct bf16 {
   // Rounds to nearest, ties to even; NaN stays NaN.
   FLASHEVA_HOST_DEVICE explicit bf16(float value) {
 #ifdef __CUDA_ARCH__
-    bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));  // cuda_bf16.h takes a second to include
 #else
     const auto u = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;

@@ -5,13 +5,11 @@ namespace flasheva::attention {
 
 namespace {
 
-// Calls body(MmaKernels<D>{}).
+// Calls body(MmaKernels<D>{}): the head dimensions of Pythia; others are padded to the next in shared memory.
 template <class Body>
 void with_kernels(int head_dim, const Body& body) {
-  if (head_dim <= 32) return body(MmaKernels<32>{});
   if (head_dim <= 64) return body(MmaKernels<64>{});
   if (head_dim <= 80) return body(MmaKernels<80>{});
-  if (head_dim <= 96) return body(MmaKernels<96>{});
   if (head_dim <= 128) return body(MmaKernels<128>{});
   return body(MmaKernels<256>{});
 }

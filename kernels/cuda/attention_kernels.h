@@ -40,7 +40,7 @@ struct Kernels {
                              const Segments& segments, std::int64_t heads);
 };
 
-// bfloat16 for head dimensions up to D, one of 32, 64, 80, 96, 128, 256.
+// bfloat16 for head dimensions up to D, one of 64, 80, 128, 256.
 template <int D>
 struct MmaKernels {
   static void forward(cudaStream_t stream, bf16* out, float* log_sum_exp, const Operands<bf16>& in,

@@ -46,15 +46,22 @@ struct AdapterTile {
     first = tile * block_rows + warp * rows;
   }
 
-  // Calls body(row, column of the rows, i of the lane, j) for the lane's elements that exist.
-  template <class Body>
-  __device__ void for_elements(const Body& body) const {
+  // Calls body(at(row), column of the rows, i of the lane, j) for the lane's elements that exist, at(row)
+  // once a row.
+  template <class At, class Body>
+  __device__ void for_elements(const At& at, const Body& body) const {
 #pragma unroll
-    for (int i = 0; i < rows; ++i)
+    for (int i = 0; i < rows; ++i) {
+      if (first + i >= count) break;
+      const auto place = at(static_cast<std::int64_t>(first + i));
 #pragma unroll
       for (int j = 0; j < columns; ++j)
-        if (first + i < count && lane_id() + j * warp_size < d)
-          body(static_cast<std::int64_t>(first + i), lane_id() + j * warp_size, i, j);
+        if (lane_id() + j * warp_size < d) body(place, lane_id() + j * warp_size, i, j);
+    }
+  }
+  template <class Body>
+  __device__ void for_elements(const Body& body) const {
+    for_elements([](std::int64_t row) { return row; }, body);
   }
 
   __device__ Rows load(const A* in) const {

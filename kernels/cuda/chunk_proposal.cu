@@ -11,10 +11,12 @@ namespace {
 
 // Calls body(constant of the columns a lane has) for rows of d <= 256 elements. Few of them: each takes the
 // compiler a while.
-template <class Body>
+template <class A, class Body>
 void dispatch_columns(std::int64_t d, const Body& body) {
-  if (d <= 64) return body(std::integral_constant<int, 2>{});
-  if (d <= 128) return body(std::integral_constant<int, 4>{});
+  if constexpr (std::is_same_v<A, float>) {
+    if (d <= 64) return body(std::integral_constant<int, 2>{});
+    if (d <= 128) return body(std::integral_constant<int, 4>{});
+  }
   return body(std::integral_constant<int, 8>{});
 }
 
@@ -71,13 +73,13 @@ __global__ void __launch_bounds__(adapter_threads) propose_kernel(Proposed<T> x,
   const int block = static_cast<int>(blockIdx.x);
   if (!chunks.any_present(block * Tile::block_rows, (block + 1) * Tile::block_rows)) return;
   const Tile tile(block, chunks.count, chunks.head_dim);
+  const auto place_of = [&](std::int64_t row) { return chunks.at(static_cast<int>(row)); };
   typename Tile::Rows omega{};
   if (x.kappa != nullptr || x.centred_on_kappa) {
     const auto kappa = adapter_forward(tile, tile.load(x.kbar), x.key);
     if (x.centred_on_kappa) omega = kappa;
     if (x.kappa != nullptr)
-      tile.for_elements([&](std::int64_t row, int column, int i, int j) {
-        const ChunkPlace place = chunks.at(static_cast<int>(row));
+      tile.for_elements(place_of, [&](const ChunkPlace& place, int column, int i, int j) {
         if (place.present) x.kappa[place.summary + column] = static_cast<T>(kappa.value[i][j]);
       });
   }
@@ -86,8 +88,8 @@ __global__ void __launch_bounds__(adapter_threads) propose_kernel(Proposed<T> x,
     tile.for_elements([&](std::int64_t, int, int i, int j) { omega.value[i][j] += query.value[i][j]; });
   }
   if (x.phi != nullptr)
-    tile.for_elements([&](std::int64_t row, int column, int i, int j) {
-      omega.value[i][j] = widened(x.phi[chunks.at(static_cast<int>(row)).head * tile.d + column]);
+    tile.for_elements(place_of, [&](const ChunkPlace& place, int column, int i, int j) {
+      omega.value[i][j] = widened(x.phi[place.head * tile.d + column]);
     });
   if (x.noise.enabled) add_noise(tile, omega, x.noise, chunks);
   tile.store(x.omega, omega);
@@ -172,7 +174,7 @@ void propose(cudaStream_t stream, DType dtype, Tensor kappa, Tensor omega, Tenso
                         parameters_of<T>(query_adapter(problem, p)),
                         centred,
                         problem.config.noise};
-    dispatch_columns(problem.d, [&]<int columns>(std::integral_constant<int, columns>) {
+    dispatch_columns<A>(problem.d, [&]<int columns>(std::integral_constant<int, columns>) {
       using Tile = AdapterTile<A, columns>;
       launch(stream, propose_kernel<T, columns>, {divide_up(chunks.count, Tile::block_rows)}, adapter_threads,
              Tile::shared_bytes, x, chunks);
@@ -182,7 +184,7 @@ void propose(cudaStream_t stream, DType dtype, Tensor kappa, Tensor omega, Tenso
 
 int adapter_blocks(std::int64_t count, std::int64_t d, int multiprocessors) {
   std::int64_t tiles = 0;
-  dispatch_columns(d, [&]<int columns>(std::integral_constant<int, columns>) {
+  dispatch_columns<float>(d, [&]<int columns>(std::integral_constant<int, columns>) {
     tiles = divide_up(count, AdapterTile<float, columns>::block_rows);
   });
   return static_cast<int>(std::min<std::int64_t>(tiles, 2 * multiprocessors));
@@ -202,7 +204,7 @@ void propose_backward(cudaStream_t stream, DType dtype, Tensor din, Tensor dz, T
                                 parameters_of<T>(adapter),
                                 count,
                                 d};
-    dispatch_columns(d, [&]<int columns>(std::integral_constant<int, columns>) {
+    dispatch_columns<A>(d, [&]<int columns>(std::integral_constant<int, columns>) {
       using Tile = AdapterTile<A, columns>;
       const std::int64_t tiles = divide_up(count, Tile::block_rows);
       const Grid grid{column_sums ? column_sums.dim(0) : tiles};

@@ -28,14 +28,14 @@ struct RowLayout {
 template <class T, class Body>
 void dispatch_layout(int d, bool vectorised, const Body& body) {
   if constexpr (sizeof(T) < sizeof(double)) {
-    constexpr int width = vector_width<T>;
+    constexpr int width = vector_width<T>, most = 256 / width;
     const int vectors = vectorised ? d / width : 0;
-    if (vectors > 32) return body(RowLayout<T, width, 32, 2>{});
+    if constexpr (most > 32)
+      if (vectors > 32) return body(RowLayout<T, width, 32, 2>{});
     if (vectors > 16) return body(RowLayout<T, width, 32, 1>{});
     if (vectors > 8) return body(RowLayout<T, width, 16, 1>{});
     if (vectors > 0) return body(RowLayout<T, width, 8, 1>{});
   }
-  if (d <= 64) return body(RowLayout<T, 1, 32, 2>{});
   return body(RowLayout<T, 1, 32, 8>{});
 }
 
