@@ -19,36 +19,31 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import transformers
-import yaml
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-from transformers import AttentionInterface
+from torch.nn.attention import sdpa_kernel
 
 import pytorch_side
-from against_pytorch import one_line
+from against_pytorch import load_config, one_line
 from common import CONFIGS, ROOT, commit, machine, machine_line, run_bench, write_report
+from gpu_pytorch_side import BACKENDS, make_block_mask
 from pytorch_side import modeling
-from rows import AttentionRow
+from rows import AttentionRow, StepRow, quick
 
 START = time.monotonic()
-BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+
+TINY = ("vocab_size=1000", "hidden_size=128", "num_hidden_layers=1", "num_attention_heads=2", "intermediate_size=256")
+TINY = (*(f"model.architecture.{size}" for size in TINY), "data.sequence_length=512", "batch.sequences=2", "batch.micro=2")
 
 
-@dataclass(frozen=True)
-class StepRow:
-    """A training step of benchmarks/configs/gpu-SIZE.yaml with full attention."""
-
-    name: str
-    size: str
-    overrides: tuple = ("model.attention.default=full",)
-    target: float = 1.3
+def step_row(size: str) -> StepRow:
+    overrides = ("model.attention.default=full",)
+    return StepRow(f"step, {size.upper()}", f"gpu-{size}.yaml", overrides, quick=TINY, targets=(None, 1.3))
 
 
 def attention_row(kind: str, tokens: int, target: float | None = None) -> AttentionRow:
@@ -60,35 +55,17 @@ def attention_row(kind: str, tokens: int, target: float | None = None) -> Attent
 ROWS = (
     attention_row("full", 2048),
     attention_row("full", 8192),
-    StepRow("step, 160M", "160m"),
-    StepRow("step, 410M", "410m"),
+    step_row("160m"),
+    step_row("410m"),
     attention_row("eva", 2048),
     attention_row("eva", 8192),
-    StepRow("step, 1.4B", "1.4b"),
-    StepRow("step, 70M", "70m"),
+    step_row("1.4b"),
+    step_row("70m"),
 )
-
-TINY = ("vocab_size=1000", "hidden_size=128", "num_hidden_layers=1", "num_attention_heads=2", "intermediate_size=256")
-TINY = (*(f"model.architecture.{size}" for size in TINY), "data.sequence_length=512", "batch.sequences=2", "batch.micro=2")
 
 
 def tiny(row):
-    if isinstance(row, AttentionRow):
-        return replace(row, tokens=512, batch=1, heads=2)
-    return replace(row, overrides=row.overrides + TINY)
-
-
-def load_config(row: StepRow) -> dict:
-    """The row's YAML with its overrides, as PyTorch's side needs it."""
-    config = yaml.safe_load((CONFIGS / f"gpu-{row.size}.yaml").read_text())
-    for override in row.overrides:
-        path, value = override.split("=", 1)
-        *parents, last = path.split(".")
-        target = config
-        for key in parents:
-            target = target[key]
-        target[last] = yaml.safe_load(value)
-    return config
+    return replace(quick(row), batch=1) if isinstance(row, AttentionRow) else quick(row)
 
 
 # --- model FLOPs, counted as `flasheva bench` does ---------------------------------------------------------
@@ -118,41 +95,12 @@ def attention_flops(row: AttentionRow) -> float:
 # --- PyTorch's side ------------------------------------------------------------------------------------------
 
 
-def causal_attention(module, q, k, v, attention_mask, scaling=None, dropout=0.0, **_):
-    """transformers' SDPA without the mask that it may add while compiling: flash kernels take none."""
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
-    return out.transpose(1, 2), None
-
-
-AttentionInterface.register("causal", causal_attention)  # an unknown name gets no mask from transformers
-
-block_masks = {}
-
-
-def flex_block_attention(q, k, v, summaries, kind: str, eva: dict, places):
-    """Block window, chunks outside it: flex_attention over the keys [tokens; chunks]. q, k, v (B, H, T, d)."""
-    kappa, beta, _ = summaries
-    mask = block_masks[q.shape[2], eva["window"], eva["chunk"]]
-    return flex_attention(q, torch.cat([k, kappa], 2), torch.cat([v, beta], 2), block_mask=mask)
-
-
-pytorch_side.FORMULATIONS["flex"] = flex_block_attention
-
-
-def make_block_mask(T: int, W: int, P: int, device: str) -> None:
-    def visible(b, h, n, m):
-        first = n // W * W
-        return torch.where(m < T, (m <= n) & (m >= first), m - T < first // P)
-
-    block_masks[T, W, P] = create_block_mask(visible, None, None, T, T + T // P, device=device)
-
-
 def variants_of(row, options) -> dict:
     """{name: (kernels of SDPA, maker)}."""
     if isinstance(row, StepRow):
         config = load_config(row)
         kernels = fastest_kernels(config, options)
-        how = {"device": options.device, "full_attention": "causal"}
+        how = {"device": options.device, "full_attention": "causal"}  # of gpu_pytorch_side
         execution = "compiled" if options.device == "cuda" else "unfused"
         make = partial(pytorch_side.Step, config, execution, formulation="", **how)
         return {f"{execution} {s}, {kernels}": (kernels, partial(make, storage=s)) for s in options.storages}
@@ -244,7 +192,7 @@ def machine_peaks(rows, options) -> dict:
 
 def our_arguments(row, options) -> list:
     if isinstance(row, StepRow):
-        config = str((CONFIGS / f"gpu-{row.size}.yaml").relative_to(ROOT))
+        config = str((CONFIGS / row.config).relative_to(ROOT))
         return ["step", config, *row.overrides, "--steps", str(options.repeats), "--device", options.device]
     flags = {"kind": row.kind, "heads": row.heads, "head-dim": row.head_dim, "tokens": row.tokens}
     flags |= {"batch": row.batch, "window": row.window, "chunk": row.chunk, "precision": "bf16"}
@@ -293,7 +241,7 @@ def forget() -> None:
 
 def measure(row, options) -> dict:
     is_step = isinstance(row, StepRow)
-    head = {"row": row.name, "target": row.target if is_step else row.targets[1], "failed": {}, "variants": {}}
+    head = {"row": row.name, "target": row.targets[1], "failed": {}, "variants": {}}
     head["flops"] = step_flops(load_config(row)) if is_step else attention_flops(row)
     if is_step:
         B, T = pytorch_side.batch_shape(load_config(row))

@@ -9,7 +9,7 @@
 #     --seconds N       time for everything (default 560); a step gets no more than what is left
 #     --try-on-cpu      tiny shapes, without a GPU: do the parts run?
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 parts=machine,tests,sanitizer,steps,attention,decode,pytorch seconds=560 device=cuda places=()
 while (($#)); do
@@ -107,7 +107,7 @@ tests() {
 
 sanitizer() {  # the shapes of PyTorch's fixtures, and attention on tensor cores: small, and every kernel
   local tool program
-  program=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+  program=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer)
   if [[ -z $program ]]; then
     printf 'sanitizer\tall\tcompute-sanitizer is not installed\t0\n' >>"$work/steps.tsv"
     return
@@ -164,9 +164,10 @@ decode() {
 }
 
 pytorch() {
-  local limit=$((deadline - SECONDS - 10))
+  local limit=$((deadline - SECONDS - 10)) where=()
+  [[ $device == cuda ]] || where=(--try-on-cpu)
   step pytorch comparison "$limit" python3 benchmarks/gpu_against_pytorch.py --binary "$flasheva" --output "$work" \
-    --seconds $((limit - 15)) $([[ $device == cuda ]] || echo --try-on-cpu)
+    --seconds $((limit - 15)) "${where[@]}"
 }
 
 # --- all of them ---

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 
 out=${1:-benchmarks/results/cuda-kernel-resources.md}
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+launcher=$(command -v ccache || true)
 objects=build/kernel-resources
 mkdir -p $objects
 
@@ -19,11 +20,12 @@ compile() {  # FILE: the compiler's report beside its object
     { cat "$objects/$name.log" >&2; return 1; }
 }
 export -f compile
-export nvcc objects launcher="$(command -v ccache || true)"
+export nvcc objects launcher
 rm -f $objects/*.log
 printf '%s\n' kernels/cuda/*.cu | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'compile {}'
 
-changed=$(git status --porcelain kernels | grep -q . && echo ', and changes to kernels/ after it' || true)
+changed=
+[[ -z $(git status --porcelain kernels) ]] || changed=', and changes to kernels/ after it'
 python3 - "$("$nvcc" --version | grep -oE 'release .*')" "$(git log -1 --format=%h -- kernels)$changed" \
   "$objects" >"$out" <<'PYTHON'
 import re
