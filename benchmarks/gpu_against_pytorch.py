@@ -363,7 +363,6 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     options = parse_options()
     transformers.logging.set_verbosity_error()
-    torch.backends.cuda.matmul.allow_tf32 = True
     rows = [row for row in ROWS if not options.rows or any(part in row.name for part in options.rows)]
     if options.try_on_cpu:
         rows = [tiny(row) for row in rows if row.name.endswith((" 2048", " 160M"))]
