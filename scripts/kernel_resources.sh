@@ -8,20 +8,19 @@ cd "$(dirname "$0")/.."
 
 out=${1:-benchmarks/results/cuda-kernel-resources.md}
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
-launcher=$(command -v ccache || true)
 objects=build/kernel-resources
 mkdir -p $objects
 
-compile() {  # FILE: the compiler's report beside its object
+compile() {  # FILE: the compiler's report; the code for the GPU alone
   local name
   name=$(basename "$1" .cu)
-  $launcher "$nvcc" -std=c++20 -O3 -DNDEBUG -I. --expt-relaxed-constexpr -Xptxas -v -c -o "$objects/$name.o" "$1" \
-    -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a >"$objects/$name.log" 2>&1 ||
+  "$nvcc" -std=c++20 -O3 -DNDEBUG -I. --expt-relaxed-constexpr -Xptxas -v --fatbin -o "$objects/$name.fatbin" "$1" \
+    --threads 2 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a >"$objects/$name.log" 2>&1 ||
     { cat "$objects/$name.log" >&2; return 1; }
 }
 export -f compile
-export nvcc objects launcher
-rm -f $objects/*.log
+export nvcc objects
+rm -f $objects/*
 printf '%s\n' kernels/cuda/*.cu | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'compile {}'
 
 changed=
