@@ -3,7 +3,7 @@
 # collected, beside this repository's files. No part stops the next; a table of all comes last and goes to
 # RESULTS_FOLDER/summary.md, every log and figure behind it to RESULTS_FOLDER/results.tar.gz.
 #
-#     scripts/gpu_check.sh [OPTION...] [PACKAGE [RESULTS_FOLDER]]     default: build/gpu-package, build/gpu-results
+#     scripts/gpu_check.sh [OPTION...] [PACKAGE [RESULTS_FOLDER]]   default: build/gpu-package.tar.gz, build/gpu-results
 #
 #     --parts LIST      some of machine,tests,sanitizer,steps,attention,decode,pytorch, in that order (default: all)
 #     --seconds N       time for everything (default 560); a step gets no more than what is left
@@ -26,11 +26,16 @@ all_parts=(machine tests sanitizer steps attention decode pytorch)
 for part in ${parts//,/ }; do
   [[ " ${all_parts[*]} " == *" $part "* ]] || { echo "gpu_check: no part $part; there are ${all_parts[*]}" >&2; exit 2; }
 done
-package=$(realpath -m "${places[0]:-build/gpu-package}") results=$(realpath -m "${places[1]:-build/gpu-results}")
+package=$(realpath -m "${places[0]:-build/gpu-package.tar.gz}")  # the archive, or its folder
+results=$(realpath -m "${places[1]:-build/gpu-results}")
+mkdir -p "$results"
+work=$(mktemp -d) unpacked=$(mktemp -d)
+trap 'rm -rf "$work" "$unpacked"' EXIT
+if [[ -f $package ]]; then
+  tar -C "$unpacked" -xzf "$package" && package=$unpacked
+fi
 flasheva=$package/flasheva
 [[ -x $flasheva ]] || { echo "gpu_check: $flasheva is missing: scripts/package_for_gpu.sh makes it" >&2; exit 2; }
-mkdir -p "$results"
-work=$(mktemp -d)
 deadline=$((SECONDS + seconds))
 FLASHEVA_COMMIT=$(cat "$package/commit" 2>/dev/null || git describe --always --dirty 2>/dev/null || echo unknown)
 export FLASHEVA_COMMIT PYTHONUNBUFFERED=1
@@ -182,5 +187,4 @@ done
 keep
 echo
 cat "$results/summary.md"
-rm -rf "$work"
-! grep -qE $'\t(failed|over)' <(tar -xzOf "$results/results.tar.gz" ./steps.tsv)
+! grep -qE $'\t(failed|over)' "$work/steps.tsv"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the program and the tests of the CUDA kernels (preset gpu) and collects them in build/gpu-package, with the
-# shared libraries that a bare machine lacks, for scripts/gpu_check.sh on a machine that has a GPU, CUDA 13 and little
-# else. There the folder belongs beside this repository's files: the tests read tests/fixtures of the current folder.
+# Builds the program and the tests that run on a GPU (preset gpu) and collects them in build/gpu-package, with the
+# shared libraries that a bare machine lacks, and in build/gpu-package.tar.gz, which scripts/gpu_check.sh takes on a
+# machine that has a GPU, CUDA 13 and little else. It belongs beside this repository's files there: the tests read
+# tests/fixtures of the current folder.
 #
 #     scripts/package_for_gpu.sh
 set -euo pipefail
@@ -41,16 +42,22 @@ for name in flasheva "${tests[@]}"; do
     exit 1
   fi
 done
-(cd / && env -u LD_LIBRARY_PATH "$here/$package/flasheva" info >/dev/null)
+elsewhere=$(mktemp -d)
+trap 'rm -rf "$elsewhere"' EXIT
+ln -s "$here/tests" "$elsewhere/tests"
+cd "$elsewhere"
+env -u LD_LIBRARY_PATH "$here/$package/flasheva" info >/dev/null
 for name in "${tests[@]}"; do
   rc=0
-  (cd / && env -u LD_LIBRARY_PATH "$here/$package/$name" --gtest_filter='-*') || rc=$?
+  env -u LD_LIBRARY_PATH "$here/$package/$name" --gtest_filter='-*' || rc=$?
   [[ $rc == 0 || $rc == 77 ]] || { echo "package_for_gpu: $name does not start" >&2; exit 1; }
 done
+cd "$here"
 
 du -h --apparent-size "$package"/* | sort -rh
+tar -C "$package" -czf "$package.tar.gz" .
 bytes() { du --summarize --total --apparent-size --block-size=1 "$@" | tail -n 1 | cut -f1; }
-carried=$(bytes "$package") files=$(git ls-files -z | bytes --files0-from=-)
+carried=$(bytes "$package.tar.gz") files=$(git ls-files -z | bytes --files0-from=-)
 mib() { echo $((($1 + 1048575) / 1048576)); }
-echo "$package: $(mib "$carried") MiB, with this repository's files $(mib $((carried + files))) of at most $limit_mib"
+echo "$package.tar.gz: $(mib "$carried") MiB, with this repository's files $(mib $((carried + files))) of at most $limit_mib"
 (($(mib $((carried + files))) <= limit_mib)) || { echo "package_for_gpu: too large" >&2; exit 1; }
