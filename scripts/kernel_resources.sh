@@ -44,7 +44,7 @@ def short(name: str) -> str:
     for i, c in enumerate(name):
         depth += (c == "<") - (c == ">" and name[i - 1] != "-")
         if c == "(" and depth == 0:
-            return name[:i]
+            return name[:i].replace("> >", ">>")
     return name
 
 
@@ -61,9 +61,11 @@ print("# Registers, shared memory and spills of the CUDA kernels\n")
 print(f"- Compiler: nvcc, {compiler}; kernels of commit {commit}")
 print("- Command: `scripts/kernel_resources.sh`; read from the compiler's report, nothing was run")
 print("- Shared memory: the static part, bytes; kernels may take more at the launch. Spills: bytes stored and loaded.\n")
-spilling = [(key, a, f) for key, by in sorted(kernels.items()) for a, f in sorted(by.items()) if f[2] + f[3]]
-print(f"{len(kernels)} kernels; spilling: ", end="")
-print("; ".join(f"`{name}` ({file}, {a}: {f[2]}, {f[3]})" for (file, name), a, f in spilling) or "none", end=".\n\n")
+spilling = {key: by for key, by in sorted(kernels.items()) if any(f[2] + f[3] for f in by.values())}
+print(f"{len(kernels)} kernels. {len(spilling)} spill:\n")
+for (file, name), by in spilling.items():
+    print(f"- `{name}` ({file}): " + "; ".join(f"{a} {f[2]}, {f[3]}" for a, f in sorted(by.items()) if f[2] + f[3]))
+print()
 print(f"| file | kernel | {' | '.join(f'{a}: registers | shared | spills' for a in ARCHITECTURES)} |")
 print("| --- | --- |" + " ---: |" * 3 * len(ARCHITECTURES))
 for (file, name), by in sorted(kernels.items()):
@@ -73,4 +75,4 @@ for (file, name), by in sorted(kernels.items()):
         cells += [str(registers), str(shared), f"{stores}, {loads}" if stores + loads else ""]
     print(f"| {file} | `{name}` | {' | '.join(cells)} |")
 PYTHON
-echo "$out: $(sed -n 's/^\([0-9]* kernels\).*/\1/p' "$out")"
+echo "$out: $(sed -n 's/^\([0-9]* kernels\)\..*/\1/p' "$out")"
