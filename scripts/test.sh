@@ -21,7 +21,7 @@ part() {  # NAME COMMAND...: runs it and says how long it took
 }
 
 check_format() {
-  git ls-files '*.h' '*.cpp' '*.cu' | xargs .venv/bin/clang-format --dry-run -Werror
+  git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs .venv/bin/clang-format --dry-run -Werror
 }
 
 run_tests() {  # PRESET: as many tests at once as there are cores; two threads each
@@ -75,12 +75,14 @@ scripts/install_dependencies.sh
 scripts/install_dependencies.sh --python-tests >build/python-install.log 2>&1 & python_install=$!
 python_installed() { wait "$python_install" || { tail -n 20 build/python-install.log >&2; exit 1; }; }
 
-# What computes and what is the program are tested as they are built for use, and all but the program with sanitizers:
-# compiling is half of the time. --long tests everything in both builds.
-as_built=(-DFLASHEVA_TESTS="core;kernels;distributed;commands;python;faults") with_sanitizers=()
-$long && as_built=() with_sanitizers=(-DFLASHEVA_PROGRAM=ON)
+# Everything is tested as it is built for use, and what takes bytes from outside and the kernels, the simulated ones of
+# CUDA too, with sanitizers: compiling is half of the time. --long tests everything in both builds.
+with_sanitizers=(-DFLASHEVA_TESTS="core;config;io;kernels") targets=(test_core test_config test_io test_kernels test_kernels_simulated)
+$long && with_sanitizers=(-DFLASHEVA_PROGRAM=ON) targets=()
+as_built="core;kernels;distributed;model;training;inference;evaluation;commands;python;faults"
+$long && as_built=""
 
-part "build release" scripts/build.sh release "${as_built[@]}"
+part "build release" scripts/build.sh release -DFLASHEVA_TESTS="$as_built"
 part "format" check_format
 part "Python packages" python_installed
 part "tests" run_tests release
@@ -89,7 +91,7 @@ if $long; then
   part "faults" env FLASHEVA_TRIALS=1000 FLASHEVA_EVERY_CALL=1 build/release/tests/faults/test_faults
   part "tokenizer" .venv/bin/python tests/python/tokenizer_parity.py --long
 fi
-part "build with sanitizers" scripts/build.sh asan "${with_sanitizers[@]}"
+part "build with sanitizers" scripts/build.sh asan "${with_sanitizers[@]}" "${targets[@]}"
 part "tests with sanitizers" run_tests asan
 part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer fuzz_megatron
 part "fuzz safetensors, config" fuzz_both safetensors config

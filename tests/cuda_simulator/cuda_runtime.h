@@ -137,22 +137,20 @@ inline cudaError_t cudaFreeHost(void* memory) {
 }
 inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t) {
-  const flasheva::simulator::Access access;
-  std::memmove(out, in, bytes);
+  std::memmove(flasheva::simulator::reachable(out), flasheva::simulator::reachable(in), bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpy2DAsync(void* out, std::size_t out_pitch, const void* in, std::size_t in_pitch,
                                      std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t) {
   if (width > out_pitch || width > in_pitch) return cudaErrorInvalidValue;
-  const flasheva::simulator::Access access;
-  for (std::size_t row = 0; row < height; ++row)
-    std::memcpy(static_cast<std::byte*>(out) + row * out_pitch,
-                static_cast<const std::byte*>(in) + row * in_pitch, width);
+  auto* out_row = static_cast<std::byte*>(flasheva::simulator::reachable(out));
+  const auto* in_row = static_cast<const std::byte*>(flasheva::simulator::reachable(in));
+  for (std::size_t row = 0; row < height; ++row, out_row += out_pitch, in_row += in_pitch)
+    std::memcpy(out_row, in_row, width);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* out, int value, std::size_t bytes, cudaStream_t) {
-  const flasheva::simulator::Access access;
-  std::memset(out, value, bytes);
+  std::memset(flasheva::simulator::reachable(out), value, bytes);
   return cudaSuccess;
 }
 

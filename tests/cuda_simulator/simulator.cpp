@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -222,15 +223,18 @@ Block& block() {
 
 void Block::enter() { block().run_threads(); }
 
-// One mapping for all device memory: access is switched for the whole of it.
+// All device memory, mapped twice: where kernels see it, open to them alone, and where copies reach it at any
+// time.
 class DeviceMemory {
  public:
   static constexpr std::size_t capacity = std::size_t{1} << 30, alignment = 256;
 
   DeviceMemory() {
-    void* memory = mmap(nullptr, capacity, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) stop("no address space for device memory");
-    base_ = static_cast<std::byte*>(memory);
+    const int file = memfd_create("device memory", 0);
+    if (file < 0 || ftruncate(file, capacity) != 0) stop("no file for device memory");
+    base_ = map(file, PROT_NONE);
+    alias_ = map(file, PROT_READ | PROT_WRITE);
+    ::close(file);
     free_[0] = capacity;
   }
 
@@ -241,6 +245,7 @@ class DeviceMemory {
       free_.erase(offset);
       if (size > bytes) free_[offset + bytes] = size - bytes;
       taken_[offset] = bytes;
+      end_ = std::max(end_, offset + bytes);
       return base_ + offset;
     }
     return nullptr;
@@ -258,17 +263,24 @@ class DeviceMemory {
     free_[offset] = size;
   }
 
-  void open() {
-    if (users_++ == 0) mprotect(base_, capacity, PROT_READ | PROT_WRITE);
-  }
-  void close() {
-    if (--users_ == 0) mprotect(base_, capacity, PROT_NONE);
+  void open() { mprotect(base_, end_, PROT_READ | PROT_WRITE); }
+  void close() { mprotect(base_, end_, PROT_NONE); }
+
+  void* reachable(void* address) {
+    auto* byte = static_cast<std::byte*>(address);
+    return byte >= base_ && byte < base_ + capacity ? alias_ + (byte - base_) : byte;
   }
 
  private:
-  std::byte* base_;
+  static std::byte* map(int file, int protection) {
+    void* memory = mmap(nullptr, capacity, protection, MAP_SHARED | MAP_NORESERVE, file, 0);
+    if (memory == MAP_FAILED) stop("no address space for device memory");
+    return static_cast<std::byte*>(memory);
+  }
+
+  std::byte *base_, *alias_;
+  std::size_t end_ = 0;                              // of what was ever taken
   std::map<std::size_t, std::size_t> free_, taken_;  // offset, bytes
-  int users_ = 0;
 };
 
 DeviceMemory& device_memory() {
@@ -347,5 +359,7 @@ void release(void* memory) {
 
 Access::Access() { device_memory().open(); }
 Access::~Access() { device_memory().close(); }
+
+void* reachable(const void* address) { return device_memory().reachable(const_cast<void*>(address)); }
 
 }  // namespace flasheva::simulator

@@ -66,6 +66,8 @@ void finish_copies(unsigned pending_groups);
 // Device memory: apart from the host's, and out of its reach unless a kernel runs or Access lives.
 void* allocate(std::size_t bytes);  // nullptr where there is none left
 void release(void* memory);
+// Where copies find an address, of the host's or the device's memory.
+void* reachable(const void* address);
 struct Access {
   Access();
   ~Access();

@@ -70,7 +70,7 @@ class Scoring : public testing::TestWithParam<const char*> {
 // Rows of 1 to 50 tokens, many in a batch. A float32 logit of a batch of another size differs in its last
 // bits: 1e-6 is about 8 of float32's roundings.
 TEST_P(Scoring, EqualsTheSumOverEveryRowAlone) {
-  std::vector<Question> questions = random_questions(device_is_simulated() ? 12 : 60);
+  std::vector<Question> questions = random_questions(60);
   const ScoringPlan plan = plan_scoring(questions, config, max_tokens);
   InferenceModel model(folder, *ops, Precision::fp32, plan.largest);
   EXPECT_GT(plan.largest.sequences, 10);
@@ -120,7 +120,7 @@ TEST(ScoringPlan, PutsLongRowsFirstAndCountsThoseThatLoseTokens) {
 TEST(ScoringPlan, ShortRowsBesideALongOneAreComputedTogether) {
   const auto ops = make_device_ops();
   const auto folder = fixture("models/eva-block");
-  std::vector<Question> questions(device_is_simulated() ? 200 : 2000);
+  std::vector<Question> questions(2000);
   for (Question& question : questions) {
     question.context = {1, 2, 3, 4};
     question.choices = {{{5}, 1}};

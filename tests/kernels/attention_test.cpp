@@ -105,9 +105,10 @@ void expect_close(Ops& ops, const Case& c, DType dtype, double bound) {
 
 TEST(Attention, MatchesTheDefinitionInFloat64AtEveryLength) {
   const auto ops = make_test_ops();
+  std::vector<std::int64_t> lengths{1, 2, 3, 4, 7, 8, 15, 16, 17, 23, 31, 40, 63, 64, 65, 70};
+  if (device_is_simulated()) lengths = {1, 17, 32, 65};
   for (const AttentionConfig& config : all_configs())
-    for (std::int64_t T : {1, 2, 3, 4, 7, 8, 15, 16, 17, 23, 31, 40, 63, 64, 65, 70})
-      expect_close(*ops, {1, 2, T, 3, config}, DType::f64, 1e-12);
+    for (std::int64_t T : lengths) expect_close(*ops, {1, 2, T, 3, config}, DType::f64, 1e-12);
 }
 
 // Sequences of several blocks of queries and keys.
@@ -123,6 +124,7 @@ TEST(Attention, GradientsAreCentralDifferences) {
   const auto ops = make_test_ops();
   for (std::int64_t T : {1, 6, 21})
     for (const AttentionConfig& config : typical_configs(6, 3)) {
+      if (T == 21 && device_is_simulated()) continue;
       const Case c{1, 2, T, 3, config};
       AttentionTensors t = random_inputs(c, DType::f64, 2);
       run_forward(*ops, c, t);
@@ -182,8 +184,10 @@ TEST(Attention, Bf16TakesEveryHeadDimension) {
 TEST(Attention, Bf16TakesEveryLength) {
   const auto ops = make_test_ops();
   for (std::int64_t T : {1, 7, 16, 17, 64, 65, 130})
-    for (const AttentionConfig& config : typical_configs(28, 7))
+    for (const AttentionConfig& config : typical_configs(28, 7)) {
+      if (device_is_simulated() && T < 16) continue;
       expect_as_good_as_plain(*ops, {1 + 64 / T, 2, T, 24, config});
+    }
 }
 
 // A window as long as the sequence is full attention, to the bit: no chunk is outside of it.

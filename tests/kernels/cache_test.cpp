@@ -195,8 +195,9 @@ class CacheTest : public testing::TestWithParam<DType> {};
 TEST_P(CacheTest, GivesWhatWholeSequencesGive) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   const DType dtype = GetParam();
-  unsigned seed = 0;
+  unsigned seed = 0, tried = 0;
   for (const AttentionConfig& config : all_configs()) {
+    if (device_is_simulated() && ++tried % 9 != 0) continue;
     const std::int64_t d = seed % 5 == 0 ? 64 : 5;
     SCOPED_TRACE(describe(config) + " d " + std::to_string(d));
     const ChunkSummaryConfig summary{
