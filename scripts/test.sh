@@ -77,8 +77,8 @@ python_installed() { wait "$python_install" || { tail -n 20 build/python-install
 
 # Everything is tested as it is built for use, and what takes bytes from outside and the kernels, the simulated ones of
 # CUDA too, with sanitizers: compiling is half of the time. --long tests everything in both builds.
-with_sanitizers=(-DFLASHEVA_TESTS="core;config;io;kernels") targets=(test_core test_config test_io test_kernels test_kernels_simulated)
-$long && with_sanitizers=(-DFLASHEVA_PROGRAM=ON) targets=()
+with_sanitizers=(-DFLASHEVA_TESTS="core;config;io;kernels" chosen_tests)
+$long && with_sanitizers=(-DFLASHEVA_PROGRAM=ON)
 as_built="core;kernels;distributed;model;training;inference;evaluation;commands;python;faults"
 $long && as_built=""
 
@@ -91,7 +91,7 @@ if $long; then
   part "faults" env FLASHEVA_TRIALS=1000 FLASHEVA_EVERY_CALL=1 build/release/tests/faults/test_faults
   part "tokenizer" .venv/bin/python tests/python/tokenizer_parity.py --long
 fi
-part "build with sanitizers" scripts/build.sh asan "${with_sanitizers[@]}" "${targets[@]}"
+part "build with sanitizers" scripts/build.sh asan "${with_sanitizers[@]}"
 part "tests with sanitizers" run_tests asan
 part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer fuzz_megatron
 part "fuzz safetensors, config" fuzz_both safetensors config
