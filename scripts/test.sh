@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Builds and runs every test: the release build, formatting, the exports in transformers 5 and 4, what reads files under
-# the address and undefined behaviour sanitizers, and the fuzz targets for 20 s each.
+# the address and undefined behaviour sanitizers, and the fuzz targets for 10 s each.
 #
 #     scripts/test.sh          20 to 25 minutes on 2 cores, the first build included
-#     scripts/test.sh --long   tests all with sanitizers, fuzzes each target for 20 minutes, kills 1,000 ranks, makes every call on a file fail,
-#                              compares 100,000 texts' tokens with the tokenizers package
+#     scripts/test.sh --long   tests all with sanitizers, fuzzes each target for 20 minutes, kills 1,000 ranks, makes
+#                              every call on a file fail, compares 100,000 texts' tokens with the tokenizers package
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
 
-long=false fuzz_seconds=20
+long=false fuzz_seconds=10
 [[ ${1:-} == --long ]] && long=true fuzz_seconds=1200
 
 part() {  # NAME COMMAND...: runs it and says how long it took
