@@ -37,7 +37,7 @@ void* DeviceScratch::take_bytes(std::size_t bytes) {
   return memory_;
 }
 
-CudaOps::CudaOps(int gpu) : gpu_(gpu) {
+CudaOps::CudaOps(int gpu) {
   FLASHEVA_CUDA(cudaSetDevice(gpu));
   FLASHEVA_CUDA(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, gpu));
   FLASHEVA_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));

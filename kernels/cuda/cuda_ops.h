@@ -78,7 +78,7 @@ class CudaOps final : public Ops {
              const AdamWConfig& config) override;
 
  private:
-  int gpu_ = 0, multiprocessors_ = 0;
+  int multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   int* bad_token_ =
       nullptr;  // on the GPU; 1 once a token was beyond the vocabulary, 2 a place beyond a cache

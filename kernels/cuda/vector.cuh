@@ -19,9 +19,6 @@ struct alignas(sizeof(T) * count) Vector {
 template <class T>
 inline constexpr int vector_width = 16 / sizeof(T);
 
-template <class T>
-using Vector16 = Vector<T, vector_width<T>>;
-
 template <int count, class T>
 __device__ inline Vector<T, count> load_vector(const T* elements) {
   return *reinterpret_cast<const Vector<T, count>*>(elements);

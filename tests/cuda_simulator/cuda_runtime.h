@@ -55,10 +55,6 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
   return bits;
 }
 
-template <class T>
-T __ldg(const T* address) {
-  return *address;
-}
 inline int atomicExch(int* address, int value) {
   const int before = *address;
   *address = value;
@@ -66,10 +62,6 @@ inline int atomicExch(int* address, int value) {
 }
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
-inline float __frcp_rn(float x) { return 1.0f / x; }
-inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline double rsqrt(double x) { return 1.0 / sqrt(x); }
-inline float __expf(float x) { return expf(x); }
 
 // --- runtime --------------------------------------------------------------------------------------------
 
@@ -125,14 +117,6 @@ inline cudaError_t cudaFree(void* memory) {
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *free = *total = std::size_t{1} << 30;
-  return cudaSuccess;
-}
-inline cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
-  *memory = std::malloc(bytes);
-  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
-}
-inline cudaError_t cudaFreeHost(void* memory) {
-  std::free(memory);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind,
