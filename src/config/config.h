@@ -91,6 +91,8 @@ struct DistributedSection {
   double timeout = 30;
   // Each rank keeps the optimizer's moments of its share of the weights alone.
   bool shard_optimizer = false;
+  // As what gradients travel between ranks.
+  Precision reduce_dtype = Precision::fp32;
 };
 
 enum class SpikeAction : std::uint8_t { log, skip, rollback };

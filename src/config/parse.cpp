@@ -186,10 +186,12 @@ EvaluateSection read_evaluate(const YamlNode& node, const std::string& path) {
 }
 
 DistributedSection read_distributed(const YamlNode& node, const std::string& path) {
-  const Section section(node, path, {.required = {}, .optional = {"timeout", "shard_optimizer"}});
+  const Section section(node, path,
+                        {.required = {}, .optional = {"timeout", "shard_optimizer", "reduce_dtype"}});
   DistributedSection distributed;
   section.read("timeout", distributed.timeout, above_zero);
   section.read("shard_optimizer", distributed.shard_optimizer);
+  section.read("reduce_dtype", distributed.reduce_dtype);
   return distributed;
 }
 

@@ -48,9 +48,14 @@ class Communicator {
   // Starts the same for a float32 or float64 tensor, beside whatever the caller does next; done after wait().
   // `scratch` is of the tensor's type and at least scratch_elements() long; sums that are under way together
   // may share it.
-  virtual void start_all_reduce_sum(Tensor tensor, Tensor scratch) = 0;
-  // Its first half: this rank's piece of the tensor is the sum afterwards, the rest is as it was.
-  virtual void start_reduce_scatter_sum(Tensor tensor, Tensor scratch) = 0;
+  //
+  // Elements travel as `travel`: the tensor's own type, or bfloat16 for half the bytes of float32. Then every
+  // rank's element, its own too, is rounded to bfloat16 before the sum, which is float32; the sum is rounded
+  // again on its way to all ranks. Still the same bits on each. One rank alone rounds nothing.
+  virtual void start_all_reduce_sum(Tensor tensor, Tensor scratch, DType travel) = 0;
+  // Its first half: this rank's piece of the tensor is the sum afterwards, not rounded; the rest is as it
+  // was.
+  virtual void start_reduce_scatter_sum(Tensor tensor, Tensor scratch, DType travel) = 0;
   // Its second half: every rank's piece of the tensor is on all ranks afterwards.
   virtual void start_all_gather(Tensor tensor) = 0;
   virtual void wait() = 0;

@@ -15,10 +15,11 @@ std::vector<Range> GradientSum::buckets(std::int64_t elements) {
   return buckets;
 }
 
-void GradientSum::begin(Tensor gradients, Tensor scratch, bool sharded) {
+void GradientSum::begin(Tensor gradients, Tensor scratch, bool sharded, DType travel) {
   gradients_ = gradients;
   scratch_ = scratch;
   sharded_ = sharded;
+  travel_ = travel;
   buckets_ = buckets(gradients.size());
   started_ = 0;
 }
@@ -27,9 +28,9 @@ void GradientSum::final_from(std::int64_t first) {
   for (; started_ < buckets_.size() && buckets_[started_].begin >= first; ++started_) {
     const Tensor bucket = gradients_.rows(buckets_[started_].begin, buckets_[started_].size());
     if (sharded_)
-      communicator_.start_reduce_scatter_sum(bucket, scratch_);
+      communicator_.start_reduce_scatter_sum(bucket, scratch_, travel_);
     else
-      communicator_.start_all_reduce_sum(bucket, scratch_);
+      communicator_.start_all_reduce_sum(bucket, scratch_, travel_);
   }
 }
 

@@ -24,8 +24,9 @@ class GradientSum {
   static std::vector<Range> buckets(std::int64_t elements);
 
   // `gradients` (elements), all of them, are about to be computed. Both tensors stay the caller's. `sharded`:
-  // this rank needs the sums of its piece of each bucket alone.
-  void begin(Tensor gradients, Tensor scratch, bool sharded);
+  // this rank needs the sums of its piece of each bucket alone. `travel`: as what they travel
+  // (communicator.h).
+  void begin(Tensor gradients, Tensor scratch, bool sharded, DType travel);
   // Those from element `first` on are final.
   void final_from(std::int64_t first);
   // All are final; they (sharded: this rank's pieces) are sums over ranks when this returns.
@@ -35,6 +36,7 @@ class GradientSum {
   Communicator& communicator_;
   Tensor gradients_, scratch_;
   bool sharded_ = false;
+  DType travel_ = DType::f32;
   std::vector<Range> buckets_;
   std::size_t started_ = 0;  // buckets
 };

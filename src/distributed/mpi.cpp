@@ -71,6 +71,11 @@ struct Place {
   }
 };
 
+// MPI knows no bfloat16; nothing computes with what travels.
+MPI_Datatype mpi_type(DType type) {
+  return type == DType::f64 ? MPI_DOUBLE : type == DType::bf16 ? MPI_UINT16_T : MPI_FLOAT;
+}
+
 // Every rank's piece of a tensor, as MPI wants it.
 struct Pieces {
   Pieces(std::int64_t elements, int ranks) {
@@ -109,22 +114,27 @@ class MpiCommunicator final : public Communicator {
   }
   // Every rank sums its piece, in the order of the ranks, and gives it to all: the bytes of the best
   // all-reduce, and an order of additions that no library chooses.
-  void start_all_reduce_sum(Tensor tensor, Tensor scratch) override {
-    start_reduce_scatter_sum(tensor, scratch);
-    start_all_gather(tensor);
+  void start_all_reduce_sum(Tensor tensor, Tensor scratch, DType travel) override {
+    start_reduce_scatter_sum(tensor, scratch, travel);
+    if (travel == tensor.dtype)
+      start_all_gather(tensor);
+    else
+      start([this, tensor, scratch] { gather_rounded(tensor, static_cast<bf16*>(scratch.data)); });
   }
-  void start_reduce_scatter_sum(Tensor tensor, Tensor scratch) override {
-    start([this, tensor, scratch] {
-      if (tensor.dtype == DType::f64)
-        sum_own_piece(tensor.as<double>(), scratch.as<double>(), tensor.size());
+  void start_reduce_scatter_sum(Tensor tensor, Tensor scratch, DType travel) override {
+    FLASHEVA_CHECK(travel == tensor.dtype || (travel == DType::bf16 && tensor.dtype == DType::f32));
+    start([this, tensor, scratch, travel] {
+      if (world_.size == 1) return;  // the sum is there, and no scratch
+      if (travel == DType::bf16)
+        sum_own_piece_rounded(tensor, static_cast<bf16*>(scratch.data));
+      else if (tensor.dtype == DType::f64)
+        sum_own_piece<double>(tensor, tensor.as<double>(), scratch.as<double>());
       else
-        sum_own_piece(tensor.as<float>(), scratch.as<float>(), tensor.size());
+        sum_own_piece<float>(tensor, tensor.as<float>(), scratch.as<float>());
     });
   }
   void start_all_gather(Tensor tensor) override {
-    start([this, tensor] {
-      gather(tensor.data, tensor.size(), tensor.dtype == DType::f64 ? MPI_DOUBLE : MPI_FLOAT);
-    });
+    start([this, tensor] { gather(tensor.data, tensor.size(), mpi_type(tensor.dtype)); });
   }
   void wait() override { background_.wait(); }
   void set_timeout(double seconds) override { watch_.set_timeout(seconds); }
@@ -162,8 +172,10 @@ class MpiCommunicator final : public Communicator {
   void complete(int status, MPI_Request& request);
 
   void sum(std::span<double> values);
-  template <class T>
-  void sum_own_piece(T* values, T* scratch, std::int64_t elements);
+  template <class Travel>
+  void sum_own_piece(Tensor tensor, const Travel* sent, Travel* received);
+  void sum_own_piece_rounded(Tensor tensor, bf16* scratch);
+  void gather_rounded(Tensor tensor, bf16* scratch);
   void gather(void* values, std::int64_t elements, MPI_Datatype type);
 
   World world_;
@@ -211,26 +223,36 @@ void MpiCommunicator::sum(std::span<double> values) {
   for (std::size_t i = values.size(); i < all.size(); ++i) values[i % values.size()] += all[i];
 }
 
-template <class T>
-void MpiCommunicator::sum_own_piece(T* values, T* scratch, std::int64_t elements) {
-  if (world_.size == 1) return;  // the sum is there, and no scratch
-  const MPI_Datatype type = std::is_same_v<T, double> ? MPI_DOUBLE : MPI_FLOAT;
-  const Pieces pieces(elements, world_.size);
+// sent (elements): the tensor's elements as they travel; received: a piece of every rank. This rank's piece
+// of the tensor becomes their sum.
+template <class Travel>
+void MpiCommunicator::sum_own_piece(Tensor tensor, const Travel* sent, Travel* received) {
+  using Sum = std::conditional_t<std::is_same_v<Travel, double>, double, float>;
+  const MPI_Datatype type = mpi_type(DTypeOf<Travel>::value);
+  const Pieces pieces(tensor.size(), world_.size);
   const auto own = static_cast<std::size_t>(world_.rank);
   const int count = pieces.counts[own];
-  Pieces received = pieces;  // one own piece of every rank, one behind the other
-  for (std::size_t r = 0; r < received.counts.size(); ++r) {
-    received.counts[r] = count;
-    received.firsts[r] = static_cast<int>(r) * count;
+  Pieces arriving = pieces;  // one own piece of every rank, one behind the other
+  for (std::size_t r = 0; r < arriving.counts.size(); ++r) {
+    arriving.counts[r] = count;
+    arriving.firsts[r] = static_cast<int>(r) * count;
   }
   MPI_Request request;
-  complete(MPI_Ialltoallv(values, pieces.counts.data(), pieces.firsts.data(), type, scratch,
-                          received.counts.data(), received.firsts.data(), type, MPI_COMM_WORLD, &request),
+  complete(MPI_Ialltoallv(sent, pieces.counts.data(), pieces.firsts.data(), type, received,
+                          arriving.counts.data(), arriving.firsts.data(), type, MPI_COMM_WORLD, &request),
            request);
-  T* piece = values + pieces.firsts[own];
-  std::copy_n(scratch, count, piece);
+  Sum* piece = tensor.as<Sum>() + pieces.firsts[own];
+  for (int i = 0; i < count; ++i) piece[i] = static_cast<Sum>(received[i]);
   for (int r = 1; r < world_.size; ++r)
-    for (int i = 0; i < count; ++i) piece[i] += scratch[static_cast<std::int64_t>(r) * count + i];
+    for (int i = 0; i < count; ++i)
+      piece[i] += static_cast<Sum>(received[static_cast<std::int64_t>(r) * count + i]);
+}
+
+// Behind each other in the scratch memory: what is sent, what arrives. Both in half the bytes of float32.
+void MpiCommunicator::sum_own_piece_rounded(Tensor tensor, bf16* scratch) {
+  const float* values = tensor.as<float>();
+  for (std::int64_t i = 0; i < tensor.size(); ++i) scratch[i] = bf16(values[i]);
+  sum_own_piece<bf16>(tensor, scratch, scratch + tensor.size());
 }
 
 void MpiCommunicator::gather(void* values, std::int64_t elements, MPI_Datatype type) {
@@ -240,6 +262,15 @@ void MpiCommunicator::gather(void* values, std::int64_t elements, MPI_Datatype t
   complete(MPI_Iallgatherv(MPI_IN_PLACE, 0, type, values, pieces.counts.data(), pieces.firsts.data(), type,
                            MPI_COMM_WORLD, &request),
            request);
+}
+
+void MpiCommunicator::gather_rounded(Tensor tensor, bf16* scratch) {
+  if (world_.size == 1) return;
+  float* values = tensor.as<float>();
+  const Range own = piece_of_rank({0, tensor.size()}, world_.rank, world_.size);
+  for (std::int64_t i = own.begin; i < own.end; ++i) scratch[i] = bf16(values[i]);
+  gather(scratch, tensor.size(), mpi_type(DType::bf16));
+  for (std::int64_t i = 0; i < tensor.size(); ++i) values[i] = static_cast<float>(scratch[i]);
 }
 
 }  // namespace

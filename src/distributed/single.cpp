@@ -12,8 +12,8 @@ class SingleCommunicator final : public Communicator {
   int threads() const override { return 0; }
   std::string description() override { return "1 rank"; }
   void all_reduce_sum(std::span<double>) override {}
-  void start_all_reduce_sum(Tensor, Tensor) override {}
-  void start_reduce_scatter_sum(Tensor, Tensor) override {}
+  void start_all_reduce_sum(Tensor, Tensor, DType) override {}
+  void start_reduce_scatter_sum(Tensor, Tensor, DType) override {}
   void start_all_gather(Tensor) override {}
   void wait() override {}
   void set_timeout(double) override {}

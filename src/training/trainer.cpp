@@ -189,7 +189,8 @@ double Trainer::forward_backward(std::int64_t counted, const Progress& progress)
   noise.seed = config_.run.seed;
   noise.step = static_cast<std::uint32_t>(progress.step);
 
-  gradient_sum_.begin(model_.parameters.gradients(), work_.sum_scratch, work_.optimizer.sharded());
+  gradient_sum_.begin(model_.parameters.gradients(), work_.sum_scratch, work_.optimizer.sharded(),
+                      compute_type(config_.distributed.reduce_dtype));
   const int none = model_.network.config().num_hidden_layers + 1;
   layer_not_finite_ = none;
   const double scale = counted > 0 ? 1.0 / static_cast<double>(counted) : 0;

@@ -55,7 +55,7 @@ TEST(FirstDifference, LeavesOutWhatMayChange) {
   nlohmann::json now =
       json_with({"run.device=cpu", "batch.micro=4", "checkpoint.every=7", "checkpoint.keep=9",
                  "evaluate.every=3", "evaluate.batches=2", "log.every=1", "log.tensorboard=false",
-                 "distributed.timeout=7", "guards.max_skips=1"});
+                 "distributed.timeout=7", "distributed.reduce_dtype=bf16", "guards.max_skips=1"});
   EXPECT_EQ(first_difference(before, now), "");
   EXPECT_EQ(first_difference(before, json_with({"batch.sequences=16"})), "batch.sequences");
   EXPECT_EQ(first_difference(before, json_with({"run.output=elsewhere", "run.name=tiny"})), "run.output");

@@ -17,10 +17,10 @@ class Recorder final : public Communicator {
   int threads() const override { return 0; }
   std::string description() override { return ""; }
   void all_reduce_sum(std::span<double>) override {}
-  void start_all_reduce_sum(Tensor tensor, Tensor) override {
+  void start_all_reduce_sum(Tensor tensor, Tensor, DType) override {
     sums.emplace_back(tensor.as<float>() - origin, tensor.size());
   }
-  void start_reduce_scatter_sum(Tensor, Tensor) override {}
+  void start_reduce_scatter_sum(Tensor, Tensor, DType) override {}
   void start_all_gather(Tensor) override {}
   void wait() override { waited = true; }
   void set_timeout(double) override {}
@@ -40,7 +40,7 @@ class GradientSums : public testing::Test {
   void begin(std::int64_t elements) {
     gradients.resize(static_cast<std::size_t>(elements));
     communicator.origin = gradients.data();
-    sum.begin(Tensor{gradients.data(), DType::f32, {elements}}, {}, false);
+    sum.begin(Tensor{gradients.data(), DType::f32, {elements}}, {}, false, DType::f32);
   }
   std::vector<float> gradients;
   Recorder communicator;

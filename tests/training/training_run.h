@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -36,12 +37,12 @@ class Interrupter final : public Communicator {
   std::string description() override { return "1 rank"; }
   void all_reduce_sum(std::span<double>) override {}
   // Once a step: the gradients of this model fit into one bucket.
-  void start_all_reduce_sum(Tensor, Tensor) override {
+  void start_all_reduce_sum(Tensor, Tensor, DType) override {
     if (steps_left_-- != 0) return;
     if (by_ == By::crash) throw Crash{};
     std::raise(SIGTERM);
   }
-  void start_reduce_scatter_sum(Tensor, Tensor) override {}
+  void start_reduce_scatter_sum(Tensor, Tensor, DType) override {}
   void start_all_gather(Tensor) override {}
   void wait() override {}
   void set_timeout(double) override {}
@@ -68,9 +69,12 @@ inline void write_fixture_tokens(const std::filesystem::path& path) {
 
 class TrainingRun {
  public:
-  explicit TrainingRun(std::unique_ptr<Ops> ops = make_cpu_ops()) : ops_(std::move(ops)) {
-    write_fixture_tokens(folder_ / "tokens.h5");
+  explicit TrainingRun(std::unique_ptr<Ops> ops = make_cpu_ops())
+      : own_folder_(std::in_place, memory_folder()), folder_(own_folder_->path()), ops_(std::move(ops)) {
+    write_fixture_tokens(tokens());
   }
+  // In a folder that has the tokens already, or is given them.
+  explicit TrainingRun(std::filesystem::path folder) : folder_(std::move(folder)), ops_(make_cpu_ops()) {}
 
   std::filesystem::path output() const { return folder_ / "run"; }
   std::filesystem::path tokens() const { return folder_ / "tokens.h5"; }
@@ -86,6 +90,9 @@ class TrainingRun {
 
   TrainOutcome train(const Overrides& overrides = {}, bool fresh = false) {
     return flasheva::train(config(overrides), *ops_, *make_single_communicator(), fresh);
+  }
+  TrainOutcome train_with(Communicator& ranks, const Overrides& overrides, Ops* ops = nullptr) {
+    return flasheva::train(config(overrides), ops == nullptr ? *ops_ : *ops, ranks, false);
   }
 
   // Trains until `steps` more steps are done, then stops by a signal.
@@ -134,7 +141,8 @@ class TrainingRun {
   std::string final_model() const { return bytes_of(output() / "model" / "model.safetensors"); }
 
  private:
-  TemporaryFolder folder_{memory_folder()};
+  std::optional<TemporaryFolder> own_folder_;
+  std::filesystem::path folder_;
   std::unique_ptr<Ops> ops_;
 };
 
