@@ -74,10 +74,11 @@ bench() {  # PART NAME LIMIT ARGUMENTS...: a `flasheva bench` whose figures go t
 
 find_cuda_libraries() {  # where the loader does not know them: CUDA's own folders, then PyTorch's
   local missing folder python_folders
-  ldd "$flasheva" 2>/dev/null | grep -q 'not found' || return 0
+  local programs=("$flasheva" "$package"/test_*_cuda)
+  ldd "${programs[@]}" 2>/dev/null | grep -q 'not found' || return 0
   python_folders=$(python3 -c 'import glob, sysconfig
 print(*glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"))' 2>/dev/null)
-  for missing in $(ldd "$flasheva" | awk '/not found/ {print $1}'); do
+  for missing in $(ldd "${programs[@]}" | awk '/not found/ {print $1}' | sort -u); do
     for folder in /usr/local/cuda*/lib64 /usr/local/cuda*/lib /usr/local/cuda*/targets/x86_64-linux/lib $python_folders; do
       [[ -e $folder/$missing ]] || continue
       export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder

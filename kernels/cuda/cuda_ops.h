@@ -16,6 +16,9 @@ class CudaOps final : public Ops {
   explicit CudaOps(int gpu);
   ~CudaOps() override;
 
+  // On which the operations happen, in their order.
+  cudaStream_t stream() const { return stream_; }
+
   Device device() const override { return Device::cuda; }
   DeviceMemory allocate(std::size_t bytes) override;
   void copy(Tensor out, Tensor in) override;

@@ -1,6 +1,7 @@
 #include "src/commands/device_options.h"
 
 #include "src/core/error.h"
+#include "src/core/log.h"
 #ifdef FLASHEVA_HAS_CUDA
 #include "kernels/cuda/devices.h"
 #endif
@@ -9,17 +10,17 @@ namespace flasheva {
 
 namespace {
 
-bool gpu_is_there() {
+int number_of_gpus() {
 #ifdef FLASHEVA_HAS_CUDA
-  return count_cuda_devices() > 0;
+  return count_cuda_devices();
 #else
-  return false;
+  return 0;
 #endif
 }
 
-std::unique_ptr<Ops> make_gpu_ops() {
+std::unique_ptr<Ops> make_gpu_ops([[maybe_unused]] int local_rank) {
 #ifdef FLASHEVA_HAS_CUDA
-  if (gpu_is_there()) return make_cuda_ops();
+  if (const int gpus = number_of_gpus(); gpus > 0) return make_cuda_ops(local_rank % gpus);
   fail(ExitCode::usage, "device cuda: {}; use --device cpu, or a machine with a GPU and its driver",
        describe_cuda_devices().front());
 #else
@@ -36,10 +37,42 @@ void DeviceOptions::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "threads on the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
 }
 
-std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured, int default_threads) const {
+std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured, int default_threads,
+                                             int local_rank) const {
   const std::string& wanted = device == "auto" ? configured : device;
-  if (wanted == "cuda" || (wanted == "auto" && gpu_is_there())) return make_gpu_ops();
+  if (wanted == "cuda" || (wanted == "auto" && number_of_gpus() > 0)) return make_gpu_ops(local_rank);
   return make_cpu_ops(threads > 0 ? threads : default_threads);
+}
+
+std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured) const {
+  return make_ops(configured, 0, 0);
+}
+
+std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured,
+                                             const Communicator& communicator) const {
+  return make_ops(configured, communicator.threads(), communicator.local_rank());
+}
+
+std::unique_ptr<DeviceSums> make_device_sums(Communicator& communicator, [[maybe_unused]] Ops& ops) {
+  const bool on_gpu = ops.device() == Device::cuda;
+  if (communicator.size() == 1 || !on_any_rank(communicator, on_gpu)) return nullptr;
+  if (on_any_rank(communicator, !on_gpu))
+    fail_together(
+        communicator, ExitCode::usage,
+        "some ranks compute on a GPU and others on the CPU; give all of them --device cpu, or a GPU");
+#ifdef FLASHEVA_HAS_NCCL
+  auto sums = make_nccl_sums(communicator, ops);
+  communicator.sum_on_gpu(*sums);
+  const int gpu = communicator.local_rank() % number_of_gpus();
+  const std::string own = fmt::format("rank {}: GPU {}, {}", communicator.rank(), gpu,
+                                      describe_cuda_devices()[static_cast<std::size_t>(gpu)]);
+  for (const std::string& line : from_all_ranks(communicator, own)) log_line(line);
+  return sums;
+#else
+  fail_together(communicator, ExitCode::usage,
+                "several ranks on GPUs need NCCL, which this build was made without; install it and build "
+                "again, start one rank, or add --device cpu");
+#endif
 }
 
 }  // namespace flasheva

@@ -27,8 +27,9 @@ void run_on(Communicator& communicator, const Options& options) {
   std::unique_ptr<Ops> ops;
   succeed_together(communicator, [&] {
     config = load_config(options.config, options.overrides);
-    ops = options.device.make_ops(to_string(config.run.device), communicator.threads());
+    ops = options.device.make_ops(to_string(config.run.device), communicator);
   });
+  const std::unique_ptr<DeviceSums> sums = make_device_sums(communicator, *ops);
   if (train(config, *ops, communicator, options.fresh) == TrainOutcome::preempted)
     fail_together(communicator, ExitCode::preempted,
                   "stopped by a signal, checkpoint saved; the same command goes on from there");

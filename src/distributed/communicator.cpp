@@ -8,6 +8,25 @@
 
 namespace flasheva {
 
+std::vector<std::string> from_all_ranks(Communicator& communicator, const std::string& text) {
+  const auto rank = static_cast<std::size_t>(communicator.rank());
+  std::vector<double> sizes(static_cast<std::size_t>(communicator.size()));
+  sizes[rank] = static_cast<double>(text.size());
+  communicator.all_reduce_sum(sizes);
+  std::vector<std::size_t> firsts{0};
+  for (const double size : sizes) firsts.push_back(firsts.back() + static_cast<std::size_t>(size));
+  std::vector<double> characters(firsts.back());
+  std::copy(text.begin(), text.end(), characters.begin() + static_cast<std::ptrdiff_t>(firsts[rank]));
+  communicator.all_reduce_sum(characters);
+  std::vector<std::string> texts;
+  for (std::size_t r = 0; r < sizes.size(); ++r) {
+    texts.emplace_back();
+    for (std::size_t i = firsts[r]; i < firsts[r + 1]; ++i)
+      texts.back().push_back(static_cast<char>(characters[i]));
+  }
+  return texts;
+}
+
 double from_first_rank(Communicator& communicator, double value) {
   double sum = communicator.rank() == 0 ? value : 0;
   communicator.all_reduce_sum({&sum, 1});

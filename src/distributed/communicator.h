@@ -29,12 +29,17 @@ inline Range piece_of_rank(Range range, int rank, int ranks) {
   return {range.begin + range.size() * rank / ranks, range.begin + range.size() * (rank + 1) / ranks};
 }
 
+class DeviceSums;  // device_sums.h
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+
+  // Its number among the ranks on its machine: which GPU it takes.
+  virtual int local_rank() const = 0;
 
   // This rank's share of the machine's cores, 0 for all of them: the ranks of one machine divide them.
   virtual int threads() const = 0;
@@ -44,6 +49,10 @@ class Communicator {
 
   // Every element becomes its sum over all ranks, added in the order of the ranks: the same bits on each.
   virtual void all_reduce_sum(std::span<double> values) = 0;
+
+  // Sums of tensors on a GPU go this way from now on; `sums` is there as long as such sums are. Not called:
+  // tensors are in host memory.
+  virtual void sum_on_gpu(DeviceSums& sums) = 0;
 
   // Starts the same for a float32 or float64 tensor, beside whatever the caller does next; done after wait().
   // `scratch` is of the tensor's type and at least scratch_elements() long; sums that are under way together
@@ -87,6 +96,9 @@ inline std::int64_t scratch_elements(std::int64_t elements, int ranks) {
 // how the processes find each other.
 std::unique_ptr<Communicator> make_communicator();
 std::unique_ptr<Communicator> make_single_communicator();
+
+// Every rank's text, by rank, on every rank.
+std::vector<std::string> from_all_ranks(Communicator& communicator, const std::string& text);
 
 // Rank 0's value, on every rank.
 double from_first_rank(Communicator& communicator, double value);

@@ -18,6 +18,7 @@
 #include "kernels/check.h"
 #include "src/core/error.h"
 #include "src/distributed/background.h"
+#include "src/distributed/device_sums.h"
 #include "src/distributed/peer_watch.h"
 
 namespace flasheva {
@@ -105,16 +106,19 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return world_.rank; }
   int size() const override { return world_.size; }
+  int local_rank() const override;
   int threads() const override { return threads_of(places_[static_cast<std::size_t>(world_.rank)]); }
   std::string description() override;
 
   void all_reduce_sum(std::span<double> values) override {
     start([this, values] { sum(values); });
-    wait();
+    background_.wait();
   }
+  void sum_on_gpu(DeviceSums& sums) override { gpu_ = &sums; }
   // Every rank sums its piece, in the order of the ranks, and gives it to all: the bytes of the best
   // all-reduce, and an order of additions that no library chooses.
   void start_all_reduce_sum(Tensor tensor, Tensor scratch, DType travel) override {
+    if (tensor.device == Device::cuda) return gpu_->start_all_reduce_sum(tensor, scratch, travel);
     start_reduce_scatter_sum(tensor, scratch, travel);
     if (travel == tensor.dtype)
       start_all_gather(tensor);
@@ -122,6 +126,7 @@ class MpiCommunicator final : public Communicator {
       start([this, tensor, scratch] { gather_rounded(tensor, static_cast<bf16*>(scratch.data)); });
   }
   void start_reduce_scatter_sum(Tensor tensor, Tensor scratch, DType travel) override {
+    if (tensor.device == Device::cuda) return gpu_->start_reduce_scatter_sum(tensor, scratch, travel);
     FLASHEVA_CHECK(travel == tensor.dtype || (travel == DType::bf16 && tensor.dtype == DType::f32));
     start([this, tensor, scratch, travel] {
       if (world_.size == 1) return;  // the sum is there, and no scratch
@@ -134,9 +139,13 @@ class MpiCommunicator final : public Communicator {
     });
   }
   void start_all_gather(Tensor tensor) override {
+    if (tensor.device == Device::cuda) return gpu_->start_all_gather(tensor);
     start([this, tensor] { gather(tensor.data, tensor.size(), mpi_type(tensor.dtype)); });
   }
-  void wait() override { background_.wait(); }
+  void wait() override {
+    if (gpu_ != nullptr) start([this] { wait_until([this] { return gpu_->done(); }); });
+    background_.wait();
+  }
   void set_timeout(double seconds) override { watch_.set_timeout(seconds); }
   void set_patience(double seconds) override { patience_ = seconds; }
 
@@ -160,7 +169,7 @@ class MpiCommunicator final : public Communicator {
       watch_.set_progress(++calls_);
       try {
         job();
-      } catch (const Error& error) {  // the network, or a rank that is gone: the watch knows which
+      } catch (const std::exception& error) {  // the network, or a rank that is gone: the watch knows which
         ::sleep(1);
         fmt::print(stderr, "flasheva: rank {}: {}\n", world_.rank, error.what());
         ::_exit(static_cast<int>(ExitCode::peer_lost));
@@ -168,7 +177,9 @@ class MpiCommunicator final : public Communicator {
     });
   }
 
-  // Not MPI_Wait, which would keep a core busy that computes meanwhile, and would never give up.
+  // Asks now and then, as MPI_Wait would keep a core busy that computes meanwhile, and would never give up.
+  template <class Done>
+  void wait_until(const Done& done);
   void complete(int status, MPI_Request& request);
 
   void sum(std::span<double> values);
@@ -181,6 +192,7 @@ class MpiCommunicator final : public Communicator {
   World world_;
   PeerWatch watch_;
   std::vector<Place> places_;  // by rank
+  DeviceSums* gpu_ = nullptr;
   std::atomic<double> patience_ = endless;
   std::int64_t calls_ = 0;
   Background background_;  // the last to come, the first to go: its jobs use the others
@@ -197,13 +209,27 @@ std::string MpiCommunicator::description() {
   return text;
 }
 
+int MpiCommunicator::local_rank() const {
+  const Place& own = places_[static_cast<std::size_t>(world_.rank)];
+  return static_cast<int>(
+      std::count_if(places_.begin(), places_.begin() + world_.rank,
+                    [&](const Place& other) { return std::strcmp(other.host, own.host) == 0; }));
+}
+
 void MpiCommunicator::complete(int status, MPI_Request& request) {
-  constexpr int eager_polls = 200, pause_us = 50;
   check(status);
-  const double start = now();
-  for (int polls = 0, done = 0;; ++polls) {
+  wait_until([&] {
+    int done = 0;
     check(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
-    if (done != 0) return;
+    return done != 0;
+  });
+}
+
+template <class Done>
+void MpiCommunicator::wait_until(const Done& done) {
+  constexpr int eager_polls = 200, pause_us = 50;
+  const double start = now();
+  for (int polls = 0; !done(); ++polls) {
     if (polls < eager_polls)
       ::sched_yield();
     else

@@ -266,11 +266,6 @@ TrainOutcome train(const Config& config, Ops& ops, Communicator& communicator, b
         communicator, ExitCode::usage,
         fmt::format("batch.sequences {} is smaller than the number of ranks {}; each needs a sequence",
                     config.batch.sequences, communicator.size()));
-  if (communicator.size() > 1 && ops.device() != Device::cpu)
-    fail_together(
-        communicator, ExitCode::usage,
-        "several ranks on GPUs need NCCL, which this build does not use yet; start one rank, or add "
-        "--device cpu");
   if (communicator.size() > 1) log_line(communicator.description());
   communicator.set_timeout(config.distributed.timeout);
   std::optional<Recipe> recipe;

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <math.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -69,7 +71,8 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
-  cudaErrorInvalidConfiguration = 9
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorNotReady = 600
 };
 enum cudaMemcpyKind { cudaMemcpyDefault };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -89,6 +92,8 @@ inline const char* cudaGetErrorName(cudaError_t status) {
       return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration:
       return "cudaErrorInvalidConfiguration";
+    case cudaErrorNotReady:
+      return "cudaErrorNotReady";
   }
   return "unknown";
 }
@@ -96,6 +101,15 @@ inline const char* cudaGetErrorString(cudaError_t status) { return cudaGetErrorN
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* gpu) {
+  *gpu = 0;
+  return cudaSuccess;
+}
+// A GPU of its own for every process.
+inline cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int) {
+  std::snprintf(text, static_cast<std::size_t>(size), "simulated:%d", static_cast<int>(::getpid()));
+  return cudaSuccess;
+}
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   *value = 2;  // few multiprocessors: loops over more work than blocks are seen
   return cudaSuccess;
@@ -142,7 +156,11 @@ inline cudaError_t cudaMemsetAsync(void* out, int value, std::size_t bytes, cuda
 struct SimulatedEvent;
 using cudaEvent_t = SimulatedEvent*;
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone };
+enum { cudaEventDisableTiming = 2 };
 inline cudaError_t cudaEventCreate(cudaEvent_t*) { return cudaSuccess; }
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return cudaSuccess; }
+inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }

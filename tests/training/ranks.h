@@ -15,9 +15,11 @@ class ForwardingCommunicator : public Communicator {
   explicit ForwardingCommunicator(Communicator& to) : to_(to) {}
   int rank() const override { return to_.rank(); }
   int size() const override { return to_.size(); }
+  int local_rank() const override { return to_.local_rank(); }
   int threads() const override { return to_.threads(); }
   std::string description() override { return to_.description(); }
   void all_reduce_sum(std::span<double> values) override { to_.all_reduce_sum(values); }
+  void sum_on_gpu(DeviceSums& sums) override { to_.sum_on_gpu(sums); }
   void start_all_reduce_sum(Tensor tensor, Tensor scratch, DType travel) override {
     to_.start_all_reduce_sum(tensor, scratch, travel);
   }

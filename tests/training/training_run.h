@@ -33,9 +33,11 @@ class Interrupter final : public Communicator {
   Interrupter(By by, int steps) : by_(by), steps_left_(steps) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
+  int local_rank() const override { return 0; }
   int threads() const override { return 0; }
   std::string description() override { return "1 rank"; }
   void all_reduce_sum(std::span<double>) override {}
+  void sum_on_gpu(DeviceSums&) override {}
   // Once a step: the gradients of this model fit into one bucket.
   void start_all_reduce_sum(Tensor, Tensor, DType) override {
     if (steps_left_-- != 0) return;
