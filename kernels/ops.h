@@ -75,6 +75,15 @@ struct CachePlaces {
   Tensor sequences, positions;  // (N) int32
 };
 
+// One LayerNorm of x (N, D), and the gradients that its backward pass adds to. weight, bias (D).
+struct Norm {
+  Tensor out, weight, bias;
+};
+struct NormGradients {
+  Tensor dweight, dbias;  // both present or both absent
+  Tensor dout, weight;
+};
+
 struct AdamWConfig {
   double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
   std::int64_t step = 1;      // of this optimizer state, from 1: the bias correction's exponent
@@ -112,12 +121,15 @@ class Ops {
 
   // --- LayerNorm: out = (x - mean) * rstd * weight + bias over the last dimension ------------------------
 
-  // out (N, D) =, mean (N) acc =, rstd (N) acc =; rstd = 1 / sqrt(variance + eps), biased variance.
-  virtual void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+  // One norm of x, or two that read it once: `second` is {} where there is none.
+
+  // out (N, D) = of each norm; mean (N) acc =, rstd (N) acc =; rstd = 1 / sqrt(variance + eps), biased
+  // variance.
+  virtual void layernorm_forward(const Norm& norm, const Norm& second, Tensor mean, Tensor rstd, Tensor x,
                                  double eps) = 0;
-  // dx (N, D) +=, optional; dweight, dbias (D) acc +=, both present or both absent.
-  virtual void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x,
-                                  Tensor weight, Tensor mean, Tensor rstd) = 0;
+  // dx (N, D) += of both, optional; dweight, dbias (D) acc += of each.
+  virtual void layernorm_backward(Tensor dx, const NormGradients& norm, const NormGradients& second, Tensor x,
+                                  Tensor mean, Tensor rstd) = 0;
 
   // --- linear: out (N, O) = x (N, I) weight (O, I)^T + bias (O) ------------------------------------------
 

@@ -75,16 +75,16 @@ void TimedOps::embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) {
           [&] { ops_.embedding_backward(dtable, dout, tokens); });
 }
 
-void TimedOps::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+void TimedOps::layernorm_forward(const Norm& norm, const Norm& second, Tensor mean, Tensor rstd, Tensor x,
                                  double eps) {
-  measure("layernorm_forward", x.shape, {out, x}, 0,
-          [&] { ops_.layernorm_forward(out, mean, rstd, x, weight, bias, eps); });
+  measure("layernorm_forward", x.shape, {norm.out, second.out, x}, 0,
+          [&] { ops_.layernorm_forward(norm, second, mean, rstd, x, eps); });
 }
 
-void TimedOps::layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x,
-                                  Tensor weight, Tensor mean, Tensor rstd) {
-  measure("layernorm_backward", x.shape, {dx, dx, dout, x}, 0,
-          [&] { ops_.layernorm_backward(dx, dweight, dbias, dout, x, weight, mean, rstd); });
+void TimedOps::layernorm_backward(Tensor dx, const NormGradients& norm, const NormGradients& second, Tensor x,
+                                  Tensor mean, Tensor rstd) {
+  measure("layernorm_backward", x.shape, {dx, dx, norm.dout, second.dout, x}, 0,
+          [&] { ops_.layernorm_backward(dx, norm, second, x, mean, rstd); });
 }
 
 void TimedOps::linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) {

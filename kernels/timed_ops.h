@@ -33,9 +33,9 @@ class TimedOps : public Ops {
   void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;
   void embedding_forward(Tensor out, Tensor tokens, Tensor table) override;
   void embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) override;
-  void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+  void layernorm_forward(const Norm& norm, const Norm& second, Tensor mean, Tensor rstd, Tensor x,
                          double eps) override;
-  void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x, Tensor weight,
+  void layernorm_backward(Tensor dx, const NormGradients& norm, const NormGradients& second, Tensor x,
                           Tensor mean, Tensor rstd) override;
   void linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) override;
   void linear_backward_input(Tensor dx, Tensor dout, Tensor weight) override;

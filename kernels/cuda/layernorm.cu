@@ -1,7 +1,8 @@
 //     forward   xhat = (x - mean) rstd,  out = xhat weight + bias
 //     backward  g = dout weight,  dx += rstd (g - mean(g) - xhat mean(g xhat))
 //               dweight += sum over rows of dout xhat,  dbias += sum over rows of dout
-// mean and variance are over the last dimension, D; rstd = 1 / sqrt(variance + eps).
+// mean and variance are over the last dimension, D; rstd = 1 / sqrt(variance + eps). Two norms of one x share
+// xhat; in the backward pass g is then the sum of both.
 // A block takes a row at a time and a thread the same columns of each, in registers: rows are read once.
 #include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/cuda_ops.h"
@@ -42,10 +43,25 @@ __device__ inline void sum_over_block(A (&sums)[count], A (&shared)[count][most_
   __syncthreads();
 }
 
+// One of the norms of x; out is null where there is none.
+template <class T>
+struct Output {
+  T* out;
+  const T *weight, *bias;
+
+  explicit Output(const Norm& norm)
+      : out(norm.out.as<T>()), weight(norm.weight.as<T>()), bias(norm.bias.as<T>()) {}
+};
+
+template <class T>
+struct Outputs {
+  Output<T> norms[2];
+};
+
 template <int vectors, int width, class T>
 __global__ void __launch_bounds__(most_threads)
-    forward_kernel(T* out, Accumulator<T>* mean, Accumulator<T>* rstd, const T* x, const T* weight,
-                   const T* bias, std::int64_t columns, Accumulator<T> eps) {
+    forward_kernel(Outputs<T> outputs, Accumulator<T>* mean, Accumulator<T>* rstd, const T* x,
+                   std::int64_t columns, Accumulator<T> eps) {
   using A = Accumulator<T>;
   __shared__ A shared[1][most_warps];
   const std::int64_t n = blockIdx.x;
@@ -67,28 +83,39 @@ __global__ void __launch_bounds__(most_threads)
   });
   sum_over_block(squares, shared);
   const A rstd_n = 1 / sqrt(squares[0] / static_cast<A>(columns) + eps);
-  for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
-    const auto w = load_vector<width>(weight + column), b = load_vector<width>(bias + column);
-    Vector<T, width> result;
 #pragma unroll
-    for (int i = 0; i < width; ++i) {
-      const A xhat = (widened(x_n[j].value[i]) - mean_n) * rstd_n;
-      result.value[i] = static_cast<T>(xhat * widened(w.value[i]) + widened(b.value[i]));
-    }
-    store_vector(out + n * columns + column, result);
-  });
+  for (const Output<T>& norm : outputs.norms) {
+    if (!norm.out) continue;
+    for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+      const auto w = load_vector<width>(norm.weight + column), b = load_vector<width>(norm.bias + column);
+      Vector<T, width> result;
+#pragma unroll
+      for (int i = 0; i < width; ++i) {
+        const A xhat = (widened(x_n[j].value[i]) - mean_n) * rstd_n;
+        result.value[i] = static_cast<T>(xhat * widened(w.value[i]) + widened(b.value[i]));
+      }
+      store_vector(norm.out + n * columns + column, result);
+    });
+  }
   if (threadIdx.x > 0) return;
   mean[n] = mean_n;
   rstd[n] = rstd_n;
 }
 
-// What the backward pass reads and writes. dx is optional; so are the partial sums of the parameters'
-// gradients, (blocks, D) each.
+// What the backward pass takes of one of the norms; dout is null where there is none. The partial sums of the
+// parameters' gradients, (blocks, D) each, are optional.
+template <class T>
+struct Gradients {
+  const T *dout = nullptr, *weight = nullptr;
+  Accumulator<T>*dweight_partials = nullptr, *dbias_partials = nullptr;
+};
+
+// dx is optional.
 template <class T>
 struct Backward {
+  Gradients<T> norms[2];
   T* dx;
-  Accumulator<T>*dweight_partials, *dbias_partials;
-  const T *dout, *x, *weight;
+  const T* x;
   const Accumulator<T>*mean, *rstd;
 };
 
@@ -98,25 +125,32 @@ __global__ void __launch_bounds__(most_threads)
     backward_kernel(Backward<T> p, std::int64_t rows, std::int64_t columns) {
   using A = Accumulator<T>;
   __shared__ A shared[2][most_warps];
-  Vector<T, width> x[vectors]{}, dout[vectors]{}, dx[vectors]{}, weight[vectors]{};
-  Vector<A, width> dweight[vectors]{}, dbias[vectors]{};
-  for_own_columns<vectors, width>(
-      columns, [&](int j, std::int64_t column) { weight[j] = load_vector<width>(p.weight + column); });
+  Vector<T, width> x[vectors]{}, dx[vectors]{};
+  Vector<A, width> g[vectors]{}, dweight[2][vectors]{}, dbias[2][vectors]{};
   for (std::int64_t n = blockIdx.x; n < rows; n += gridDim.x) {
     const A mean = p.mean[n], rstd = p.rstd[n];
     A sums[2] = {};  // of g and g xhat
     for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
       x[j] = load_vector<width>(p.x + n * columns + column);
-      dout[j] = load_vector<width>(p.dout + n * columns + column);
       if (p.dx) dx[j] = load_vector<width>(p.dx + n * columns + column);
+      g[j] = {};
+#pragma unroll
+      for (int of = 0; of < 2; ++of) {
+        if (!p.norms[of].dout) continue;
+        const auto dout = load_vector<width>(p.norms[of].dout + n * columns + column);
+        const auto weight = load_vector<width>(p.norms[of].weight + column);
+#pragma unroll
+        for (int i = 0; i < width; ++i) {
+          const A xhat = (widened(x[j].value[i]) - mean) * rstd, dout_i = widened(dout.value[i]);
+          g[j].value[i] += dout_i * widened(weight.value[i]);
+          dweight[of][j].value[i] += dout_i * xhat;
+          dbias[of][j].value[i] += dout_i;
+        }
+      }
 #pragma unroll
       for (int i = 0; i < width; ++i) {
-        const A xhat = (widened(x[j].value[i]) - mean) * rstd, dout_i = widened(dout[j].value[i]);
-        const A g = dout_i * widened(weight[j].value[i]);
-        sums[0] += g;
-        sums[1] += g * xhat;
-        dweight[j].value[i] += dout_i * xhat;
-        dbias[j].value[i] += dout_i;
+        sums[0] += g[j].value[i];
+        sums[1] += g[j].value[i] * ((widened(x[j].value[i]) - mean) * rstd);
       }
     });
     if (!p.dx) continue;
@@ -126,17 +160,20 @@ __global__ void __launch_bounds__(most_threads)
 #pragma unroll
       for (int i = 0; i < width; ++i) {
         const A xhat = (widened(x[j].value[i]) - mean) * rstd;
-        const A g = widened(dout[j].value[i]) * widened(weight[j].value[i]);
-        dx[j].value[i] = static_cast<T>(widened(dx[j].value[i]) + rstd * (g - mean_g - xhat * mean_g_xhat));
+        dx[j].value[i] =
+            static_cast<T>(widened(dx[j].value[i]) + rstd * (g[j].value[i] - mean_g - xhat * mean_g_xhat));
       }
       store_vector(p.dx + n * columns + column, dx[j]);
     });
   }
-  if (!p.dweight_partials) return;
-  for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
-    store_vector(p.dweight_partials + blockIdx.x * columns + column, dweight[j]);
-    store_vector(p.dbias_partials + blockIdx.x * columns + column, dbias[j]);
-  });
+#pragma unroll
+  for (int of = 0; of < 2; ++of) {
+    if (!p.norms[of].dweight_partials) continue;
+    for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+      store_vector(p.norms[of].dweight_partials + blockIdx.x * columns + column, dweight[of][j]);
+      store_vector(p.norms[of].dbias_partials + blockIdx.x * columns + column, dbias[of][j]);
+    });
+  }
 }
 
 // Calls start(threads, vectors, width), the last two known at compile time, for rows of so many columns.
@@ -155,46 +192,59 @@ void with_threads_of(std::int64_t columns, const Start& start) {
 
 }  // namespace
 
-void CudaOps::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+void CudaOps::layernorm_forward(const Norm& norm, const Norm& second, Tensor mean, Tensor rstd, Tensor x,
                                 double eps) {
-  check_layernorm(Device::cuda, out, mean, rstd, x, weight, bias);
+  check_layernorm(Device::cuda, norm, second, mean, rstd, x);
   const std::int64_t rows = x.dim(0), columns = x.dim(1);
   dispatch(x.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
+    const Output<T> first{norm}, other{second};
     const auto start = [&](int threads, auto vectors, auto width) {
-      launch(stream_, forward_kernel<vectors, width, T>, {rows}, threads, 0, out.as<T>(), mean.as<A>(),
-             rstd.as<A>(), x.as<T>(), weight.as<T>(), bias.as<T>(), columns, eps);
+      launch(stream_, forward_kernel<vectors, width, T>, {rows}, threads, 0, Outputs<T>{{first, other}},
+             mean.as<A>(), rstd.as<A>(), x.as<T>(), columns, eps);
     };
     constexpr int width = vector_width<T>;
-    if (rows_are_aligned<width>(columns, out.as<T>(), x.as<T>(), weight.as<T>(), bias.as<T>()))
+    if (rows_are_aligned<width>(columns, x.as<T>(), first.out, first.weight, first.bias, other.out,
+                                other.weight, other.bias))
       with_threads_of<width>(columns, start);
     else
       with_threads_of<1>(columns, start);
   });
 }
 
-void CudaOps::layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x,
-                                 Tensor weight, Tensor mean, Tensor rstd) {
-  check_layernorm_gradients(Device::cuda, dx, dweight, dbias, dout, x, weight, mean, rstd);
+void CudaOps::layernorm_backward(Tensor dx, const NormGradients& norm, const NormGradients& second, Tensor x,
+                                 Tensor mean, Tensor rstd) {
+  check_layernorm_gradients(Device::cuda, dx, norm, second, x, mean, rstd);
   const std::int64_t rows = x.dim(0), columns = x.dim(1);
   dispatch(x.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
+    Backward<T> problem{{}, dx.as<T>(), x.as<T>(), mean.as<A>(), rstd.as<A>()};
+    const NormGradients* norms[] = {&norm, &second};
+    for (int of = 0; of < 2; ++of) problem.norms[of] = {norms[of]->dout.as<T>(), norms[of]->weight.as<T>()};
     const auto start = [&](int threads, auto vectors, auto width) {
       // Eight rows or more a block, so that the partial sums are few beside them.
       constexpr int rows_a_block = 8, threads_a_multiprocessor = 768;
       const std::int64_t blocks = std::min<std::int64_t>(
           divide_up(rows, rows_a_block), multiprocessors_ * threads_a_multiprocessor / threads);
-      A* partials = dweight ? scratch_.take<A>(2 * blocks * columns) : nullptr;
-      const Backward<T> problem{dx.as<T>(),   partials,    partials ? partials + blocks * columns : nullptr,
-                                dout.as<T>(), x.as<T>(),   weight.as<T>(),
-                                mean.as<A>(), rstd.as<A>()};
+      A* partials = scratch_.take<A>(4 * blocks * columns);
+      for (int of = 0; of < 2; ++of) {
+        if (!norms[of]->dweight) continue;
+        problem.norms[of].dweight_partials = partials + 2 * of * blocks * columns;
+        problem.norms[of].dbias_partials = problem.norms[of].dweight_partials + blocks * columns;
+      }
       launch(stream_, backward_kernel<vectors, width, T>, {blocks}, threads, 0, problem, rows, columns);
-      if (!dweight) return;
-      add_partial_sums(stream_, dweight.as<A>(), problem.dweight_partials, blocks, columns);
-      add_partial_sums(stream_, dbias.as<A>(), problem.dbias_partials, blocks, columns);
+      for (int of = 0; of < 2; ++of) {
+        if (!norms[of]->dweight) continue;
+        const Gradients<T>& sums = problem.norms[of];
+        add_partial_sums(stream_, norms[of]->dweight.template as<A>(), sums.dweight_partials, blocks,
+                         columns);
+        add_partial_sums(stream_, norms[of]->dbias.template as<A>(), sums.dbias_partials, blocks, columns);
+      }
     };
     constexpr int width = vector_width<T>;
-    if (rows_are_aligned<width>(columns, dx.as<T>(), dout.as<T>(), x.as<T>(), weight.as<T>()))
+    const auto& [first, other] = problem.norms;
+    if (rows_are_aligned<width>(columns, problem.dx, problem.x, first.dout, first.weight, other.dout,
+                                other.weight))
       with_threads_of<width>(columns, start);
     else
       with_threads_of<1>(columns, start);

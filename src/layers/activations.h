@@ -33,8 +33,8 @@ struct BlockActivations {
   Tensor kappa, beta;                        // (B, H, C, d): kind eva
   Tensor core_out, log_sum_exp;              // (N, D), (B, H, T) acc
   Tensor middle;                             // (N, D) input + attention: sequential residual alone
-  Tensor norm2_mean, norm2_rstd, norm2_out;
-  Tensor mlp_pre, mlp_hidden;  // (N, I) before and after GELU
+  Tensor norm2_mean, norm2_rstd, norm2_out;  // parallel residual: of the same x, the statistics are norm1's
+  Tensor mlp_pre, mlp_hidden;                // (N, I) before and after GELU
 };
 
 // Shared by all blocks, overwritten by each.

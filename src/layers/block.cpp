@@ -1,5 +1,7 @@
 #include "src/layers/block.h"
 
+#include <utility>
+
 namespace flasheva {
 
 Block::Block(const CoreArguments& arguments)
@@ -23,15 +25,17 @@ void Block::plan(MemoryPlan& plan, BlockActivations& saved, Extent largest, DTyp
 
   saved = BlockActivations{};
   add(saved.input, compute, {N, D});
-  for (Tensor* statistic : {&saved.norm1_mean, &saved.norm1_rstd, &saved.norm2_mean, &saved.norm2_rstd})
-    add(*statistic, acc, {N});
+  for (Tensor* statistic : {&saved.norm1_mean, &saved.norm1_rstd}) add(*statistic, acc, {N});
   for (Tensor* tensor : {&saved.q, &saved.k, &saved.v}) add(*tensor, compute, {B, H, T, d});
   if (C > 0)
     for (Tensor* tensor : {&saved.kappa, &saved.beta}) add(*tensor, compute, {B, H, C, d});
   add(saved.core_out, compute, {N, D});
   add(saved.log_sum_exp, acc, {B, H, T});
   add(saved.mlp_pre, compute, {N, I});
-  if (!config_.use_parallel_residual) add(saved.middle, compute, {N, D});
+  if (!config_.use_parallel_residual) {
+    add(saved.middle, compute, {N, D});
+    for (Tensor* statistic : {&saved.norm2_mean, &saved.norm2_rstd}) add(*statistic, acc, {N});
+  }
   if (training && attention_.needs_input()) add(saved.norm1_out, compute, {N, D});
   if (training && mlp_.needs_input()) add(saved.norm2_out, compute, {N, D});
   if (training && mlp_.needs_hidden()) add(saved.mlp_hidden, compute, {N, I});
@@ -74,21 +78,24 @@ void Block::run(const PassContext& pass, Tensor out, const BlockActivations& sav
   const Tensor x = saved.input.rows(0, N);
   const Tensor normed1 = either(saved.norm1_out, work.norm1_out, N);
   const Tensor normed2 = either(saved.norm2_out, work.norm2_out, N);
+  const Tensor mean = saved.norm1_mean.rows(0, N), rstd = saved.norm1_rstd.rows(0, N);
   const Tensor from_attention = work.branch1.rows(0, N), from_mlp = work.branch2.rows(0, N);
 
-  norm1_.forward(ops, normed1, saved.norm1_mean.rows(0, N), saved.norm1_rstd.rows(0, N), x);
-  attend(from_attention, normed1);
-  Tensor middle = x;
-  if (!config_.use_parallel_residual) {
-    middle = saved.middle.rows(0, N);
-    ops.residual(middle, x, from_attention, {});
+  if (config_.use_parallel_residual) {
+    ops.layernorm_forward(norm1_.output(normed1), norm2_.output(normed2), mean, rstd, x,
+                          config_.layer_norm_eps);
+    attend(from_attention, normed1);
+    mlp_.forward(pass, from_mlp, normed2, saved, work);
+    ops.residual(out, x, from_attention, from_mlp);
+    return;
   }
+  const Tensor middle = saved.middle.rows(0, N);
+  norm1_.forward(ops, normed1, mean, rstd, x);
+  attend(from_attention, normed1);
+  ops.residual(middle, x, from_attention, {});
   norm2_.forward(ops, normed2, saved.norm2_mean.rows(0, N), saved.norm2_rstd.rows(0, N), middle);
   mlp_.forward(pass, from_mlp, normed2, saved, work);
-  if (config_.use_parallel_residual)
-    ops.residual(out, x, from_attention, from_mlp);
-  else
-    ops.residual(out, middle, from_mlp, {});
+  ops.residual(out, middle, from_mlp, {});
 }
 
 void Block::forward(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
@@ -134,10 +141,11 @@ void Block::backward_parallel(const PassContext& pass, Tensor dx, bool input_gra
     mlp_.backward(pass, dnormed2, dx, optional_rows(saved.norm2_out, N), saved, work);
   if (norm1_needed || attention_.trained())
     attention_.backward(pass, dnormed1, dx, optional_rows(saved.norm1_out, N), saved, work, cosine, sine);
-  if (norm2_needed)
-    norm2_.backward(pass.ops, into, dnormed2, x, saved.norm2_mean.rows(0, N), saved.norm2_rstd.rows(0, N));
-  if (norm1_needed)
-    norm1_.backward(pass.ops, into, dnormed1, x, saved.norm1_mean.rows(0, N), saved.norm1_rstd.rows(0, N));
+  NormGradients norm = norm1_.gradients(dnormed1), second = norm2_.gradients(dnormed2);
+  if (!norm1_needed) std::swap(norm, second);
+  if (norm1_needed || norm2_needed)
+    pass.ops.layernorm_backward(into, norm, second, x, saved.norm1_mean.rows(0, N),
+                                saved.norm1_rstd.rows(0, N));
 }
 
 // First through the MLP down to y, then through attention down to x.

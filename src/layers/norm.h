@@ -17,12 +17,17 @@ class LayerNorm {
 
   // out (N, D), mean and rstd (N) =.
   void forward(Ops& ops, Tensor out, Tensor mean, Tensor rstd, Tensor x) const {
-    ops.layernorm_forward(out, mean, rstd, x, weight_->weight, bias_->weight, eps_);
+    ops.layernorm_forward(output(out), {}, mean, rstd, x, eps_);
   }
   // dx (N, D) +=, optional.
   void backward(Ops& ops, Tensor dx, Tensor dout, Tensor x, Tensor mean, Tensor rstd) const {
-    if (dx || trained())
-      ops.layernorm_backward(dx, weight_->gradient, bias_->gradient, dout, x, weight_->weight, mean, rstd);
+    if (dx || trained()) ops.layernorm_backward(dx, gradients(dout), {}, x, mean, rstd);
+  }
+
+  // This norm's part of an operation on two norms of the same x.
+  Norm output(Tensor out) const { return {out, weight_->weight, bias_->weight}; }
+  NormGradients gradients(Tensor dout) const {
+    return {weight_->gradient, bias_->gradient, dout, weight_->weight};
   }
 
  private:

@@ -6,21 +6,47 @@
 namespace flasheva {
 namespace {
 
+// One norm of x, or two: the second's tensors are named weight2, bias2 and so on.
+struct TestNorm {
+  std::string suffix;
+  TestTensor weight, bias, dout, out, dweight, dbias;
+
+  TestNorm(const Tensors& in, const std::string& name_suffix, DType dtype, double begin)
+      : suffix(name_suffix),
+        weight(in.at("weight" + suffix).converted(dtype)),
+        bias(in.at("bias" + suffix).converted(dtype)),
+        dout(in.at("dout" + suffix).converted(dtype)),
+        out(dtype, dout.shape()),
+        dweight(filled(accumulation_type(dtype), weight.shape(), begin)),
+        dbias(dweight) {}
+
+  Norm output() { return {out, weight, bias}; }
+  NormGradients gradients() { return {dweight, dbias, dout, weight}; }
+  void give(Tensors& results) const {
+    for (const auto& [name, tensor] : {std::pair{"out", out}, {"dweight", dweight}, {"dbias", dbias}})
+      results.emplace(name + suffix, tensor);
+  }
+};
+
 Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars& scalars, double begin) {
-  TestTensor x = in.at("x").converted(dtype), weight = in.at("weight").converted(dtype),
-             bias = in.at("bias").converted(dtype), dout = in.at("dout").converted(dtype);
-  const DType acc = accumulation_type(dtype);
-  TestTensor out(dtype, x.shape()), mean(acc, {x.shape()[0]}), rstd(acc, {x.shape()[0]});
-  ops.layernorm_forward(out, mean, rstd, x, weight, bias, scalars.at("eps"));
-  TestTensor dx = filled(dtype, x.shape(), begin), dweight = filled(acc, weight.shape(), begin),
-             dbias = filled(acc, bias.shape(), begin);
-  ops.layernorm_backward(dx, dweight, dbias, dout, x, weight, mean, rstd);
-  return {{"out", out}, {"mean", mean}, {"rstd", rstd}, {"dx", dx}, {"dweight", dweight}, {"dbias", dbias}};
+  TestTensor x = in.at("x").converted(dtype), dx = filled(dtype, x.shape(), begin);
+  TestTensor mean(accumulation_type(dtype), {x.shape()[0]}), rstd = mean;
+  std::vector<TestNorm> norms{{in, "", dtype, begin}};
+  if (in.count("weight2")) norms.emplace_back(in, "2", dtype, begin);
+  const bool two = norms.size() == 2;
+  ops.layernorm_forward(norms[0].output(), two ? norms[1].output() : Norm{}, mean, rstd, x,
+                        scalars.at("eps"));
+  ops.layernorm_backward(dx, norms[0].gradients(), two ? norms[1].gradients() : NormGradients{}, x, mean,
+                         rstd);
+  Tensors results{{"mean", mean}, {"rstd", rstd}, {"dx", dx}};
+  for (const TestNorm& norm : norms) norm.give(results);
+  return results;
 }
 
-Tensors plain_bf16(const Tensors& in, const Scalars& scalars) {
+Tensors plain_bf16_norm(const Tensors& in, const Scalars& scalars, const std::string& suffix) {
   const auto r = rounded;
-  const TestTensor &x = in.at("x"), &weight = in.at("weight"), &bias = in.at("bias"), &dout = in.at("dout");
+  const TestTensor &x = in.at("x"), &weight = in.at("weight" + suffix), &bias = in.at("bias" + suffix),
+                   &dout = in.at("dout" + suffix);
   const std::int64_t rows = x.shape()[0], width = x.shape()[1];
   TestTensor out(DType::f64, x.shape()), mean(DType::f64, {rows}), rstd(DType::f64, {rows}),
       dx(DType::f64, x.shape()), dweight = filled(DType::f64, {width}, 0), dbias = dweight;
@@ -48,59 +74,101 @@ Tensors plain_bf16(const Tensors& in, const Scalars& scalars) {
   }
   dweight = dweight.converted(DType::bf16);
   dbias = dbias.converted(DType::bf16);
-  return {{"out", out}, {"mean", mean}, {"rstd", rstd}, {"dx", dx}, {"dweight", dweight}, {"dbias", dbias}};
+  return {{"mean", mean},
+          {"rstd", rstd},
+          {"dx", dx},
+          {"out" + suffix, out},
+          {"dweight" + suffix, dweight},
+          {"dbias" + suffix, dbias}};
+}
+
+Tensors plain_bf16(const Tensors& in, const Scalars& scalars) {
+  Tensors results = plain_bf16_norm(in, scalars, "");
+  if (!in.count("weight2")) return results;
+  Tensors second = plain_bf16_norm(in, scalars, "2");
+  TestTensor& dx = results.at("dx");
+  for (std::int64_t i = 0; i < dx.size(); ++i) dx.set(i, rounded(dx.get(i) + second.at("dx").get(i)));
+  results.merge(second);
+  return results;
 }
 
 }  // namespace
 
-const Operation layernorm{"layernorm", run, {"dx", "dweight", "dbias"}, plain_bf16};
+const Operation layernorm{"layernorm", run, {"dx", "dweight", "dbias", "dweight2", "dbias2"}, plain_bf16};
 
 namespace {
 
-OperationCase sized(std::int64_t rows, std::int64_t width, double mean = 0) {
-  const auto inputs = [=](std::mt19937_64& g) -> Tensors {
-    return {{"x", TestTensor::random(DType::f64, {rows, width}, g, 1, mean)},
-            {"weight", TestTensor::random(DType::f64, {width}, g, 1, 1)},
-            {"bias", TestTensor::random(DType::f64, {width}, g)},
-            {"dout", TestTensor::random(DType::f64, {rows, width}, g)}};
+OperationCase sized(std::int64_t rows, std::int64_t width, double mean = 0, int norms = 1) {
+  const auto inputs = [=](std::mt19937_64& g) {
+    Tensors in{{"x", TestTensor::random(DType::f64, {rows, width}, g, 1, mean)}};
+    for (int norm = 0; norm < norms; ++norm) {
+      const std::string suffix = norm == 0 ? "" : "2";
+      in.emplace("weight" + suffix, TestTensor::random(DType::f64, {width}, g, 1, 1));
+      in.emplace("bias" + suffix, TestTensor::random(DType::f64, {width}, g));
+      in.emplace("dout" + suffix, TestTensor::random(DType::f64, {rows, width}, g));
+    }
+    return in;
   };
   const std::string name = "rows " + std::to_string(rows) + " width " + std::to_string(width);
-  return {name, &layernorm, inputs, {{"eps", 1e-5}}};
+  return {name + (norms == 2 ? " two norms" : ""), &layernorm, inputs, {{"eps", 1e-5}}};
 }
 
-INSTANTIATE_TEST_SUITE_P(LayerNorm, GradientTest, testing::Values(sized(1, 7), sized(3, 17), sized(2, 33)),
+OperationCase two(std::int64_t rows, std::int64_t width, double mean = 0) {
+  return sized(rows, width, mean, 2);
+}
+
+INSTANTIATE_TEST_SUITE_P(LayerNorm, GradientTest,
+                         testing::Values(sized(1, 7), sized(3, 17), sized(2, 33), two(1, 7), two(3, 17)),
                          name_of_parameter);
 INSTANTIATE_TEST_SUITE_P(LayerNorm, PrecisionTest,
                          testing::Values(sized(1, 3), sized(3, 7), sized(7, 17, 0.5), sized(17, 33),
-                                         sized(33, 300), sized(300, 300), sized(50, 64), sized(5, 1030)),
+                                         sized(33, 300), sized(300, 300), sized(50, 64), sized(5, 1030),
+                                         two(7, 17, 0.5), two(33, 300), two(50, 64), two(5, 1030)),
                          name_of_parameter);
 
 class LayerNormTest : public testing::Test {
  protected:
   std::mt19937_64 generator_{1};
   std::unique_ptr<Ops> ops_ = make_test_ops();
-  TestTensor x_ = TestTensor::random(DType::f32, {5, 9}, generator_), dout_ = x_,
-             weight_ = TestTensor::random(DType::f32, {9}, generator_),
-             mean_ = TestTensor::zeros(DType::f32, {5}), rstd_ = filled(DType::f32, {5}, 1);
+  Tensors in_ = two(5, 9).inputs(generator_);
+  TestTensor x_ = in_.at("x").converted(DType::f32), dx_ = filled(DType::f32, {5, 9}, 0),
+             mean_ = filled(DType::f32, {5}, 0), rstd_ = filled(DType::f32, {5}, 1);
+  TestNorm first_{in_, "", DType::f32, 0}, second_{in_, "2", DType::f32, 0};
 };
 
 TEST_F(LayerNormTest, GradientsMayBeAbsent) {
-  TestTensor dx = TestTensor::zeros(DType::f32, {5, 9}), dx_alone = dx;
-  TestTensor dweight = TestTensor::zeros(DType::f32, {9}), dbias = dweight, dweight_alone = dweight;
-  TestTensor dbias_alone = dbias;
-  ops_->layernorm_backward(dx, dweight, dbias, dout_, x_, weight_, mean_, rstd_);
-  ops_->layernorm_backward(dx_alone, {}, {}, dout_, x_, weight_, mean_, rstd_);
-  ops_->layernorm_backward({}, dweight_alone, dbias_alone, dout_, x_, weight_, mean_, rstd_);
-  EXPECT_EQ(relative_error(dx_alone, dx), 0);
-  EXPECT_EQ(relative_error(dweight_alone, dweight), 0);
-  EXPECT_EQ(relative_error(dbias_alone, dbias), 0);
+  TestTensor dx_alone = dx_;
+  TestNorm first_alone = first_, second_alone = second_;
+  const NormGradients second_frozen{{}, {}, second_.dout, second_.weight};
+  ops_->layernorm_backward(dx_, first_.gradients(), second_.gradients(), x_, mean_, rstd_);
+  ops_->layernorm_backward(dx_alone, first_alone.gradients(), second_frozen, x_, mean_, rstd_);
+  ops_->layernorm_backward({}, second_alone.gradients(), {}, x_, mean_, rstd_);
+  EXPECT_EQ(relative_error(dx_alone, dx_), 0);
+  EXPECT_EQ(relative_error(first_alone.dweight, first_.dweight), 0);
+  EXPECT_EQ(relative_error(first_alone.dbias, first_.dbias), 0);
+  EXPECT_EQ(relative_error(second_alone.dweight, second_.dweight), 0);
+  EXPECT_EQ(relative_error(second_alone.dbias, second_.dbias), 0);
+}
+
+TEST_F(LayerNormTest, TwoNormsAtOnceGiveWhatEachGivesAlone) {
+  TestNorm first_alone = first_, second_alone = second_;
+  ops_->layernorm_forward(first_.output(), second_.output(), mean_, rstd_, x_, 1e-5);
+  ops_->layernorm_forward(first_alone.output(), {}, mean_, rstd_, x_, 1e-5);
+  ops_->layernorm_forward(second_alone.output(), {}, mean_, rstd_, x_, 1e-5);
+  EXPECT_EQ(relative_error(first_.out, first_alone.out), 0);
+  EXPECT_EQ(relative_error(second_.out, second_alone.out), 0);
 }
 
 TEST_F(LayerNormTest, RefusesWrongShapesAndTypes) {
-  TestTensor out = x_, narrow(DType::f32, {8}), half(DType::bf16, {9}), dweight(DType::f32, {9});
-  EXPECT_THROW(ops_->layernorm_forward(out, mean_, rstd_, x_, narrow, weight_, 1e-5), std::logic_error);
-  EXPECT_THROW(ops_->layernorm_forward(out, mean_, rstd_, x_, weight_, half, 1e-5), std::logic_error);
-  EXPECT_THROW(ops_->layernorm_backward({}, dweight, {}, dout_, x_, weight_, mean_, rstd_), std::logic_error);
+  const auto forward = [&](const Norm& norm, const Norm& second) {
+    ops_->layernorm_forward(norm, second, mean_, rstd_, x_, 1e-5);
+  };
+  TestTensor narrow(DType::f32, {8}), half(DType::bf16, {9});
+  EXPECT_THROW(forward({first_.out, narrow, first_.bias}, {}), std::logic_error);
+  EXPECT_THROW(forward({first_.out, first_.weight, half}, {}), std::logic_error);
+  EXPECT_THROW(forward(first_.output(), {second_.out, narrow, second_.bias}), std::logic_error);
+  const NormGradients without_bias{first_.dweight, {}, first_.dout, first_.weight};
+  EXPECT_THROW(ops_->layernorm_backward({}, without_bias, {}, x_, mean_, rstd_), std::logic_error);
 }
 
 }  // namespace

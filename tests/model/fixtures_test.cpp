@@ -104,7 +104,8 @@ TEST_P(ModelFixtures, Bfloat16LossIsNear) {
 
 // Whatever is frozen gets no gradient, and what is trained gets the same gradient as when everything is.
 TEST_P(ModelFixtures, FrozenTensorsChangeNoOtherGradient) {
-  for (const char* selector : {"attention", "gpt_neox.layers.1.mlp.*", "embed_out.weight", "*norm*"}) {
+  for (const char* selector : {"attention", "gpt_neox.layers.1.mlp.*", "embed_out.weight", "*norm*",
+                               "*.input_layernorm.*", "*.post_attention_layernorm.*"}) {
     Fixture fixture(GetParam());
     TestModel model(fixture.folder, DType::f64, DType::f64, fixture.extent, {selector});
     model.network.forward_backward({*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()),

@@ -20,6 +20,12 @@ class StagedOps final : public Ops {
     Tensor operator()(Tensor host);
     EvaParameters operator()(EvaParameters parameters);
     LayerCache operator()(LayerCache cache);
+    Norm operator()(const Norm& norm) {
+      return {(*this)(norm.out), (*this)(norm.weight), (*this)(norm.bias)};
+    }
+    NormGradients operator()(const NormGradients& norm) {
+      return {(*this)(norm.dweight), (*this)(norm.dbias), (*this)(norm.dout), (*this)(norm.weight)};
+    }
     CachePlaces operator()(const CachePlaces& places) {
       return {(*this)(places.sequences), (*this)(places.positions)};
     }
@@ -72,17 +78,16 @@ class StagedOps final : public Ops {
   void embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) override {
     return staged([&](Staging& on) { return ops_->embedding_backward(on(dtable), on(dout), on(tokens)); });
   }
-  void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+  void layernorm_forward(const Norm& norm, const Norm& second, Tensor mean, Tensor rstd, Tensor x,
                          double eps) override {
     return staged([&](Staging& on) {
-      return ops_->layernorm_forward(on(out), on(mean), on(rstd), on(x), on(weight), on(bias), eps);
+      return ops_->layernorm_forward(on(norm), on(second), on(mean), on(rstd), on(x), eps);
     });
   }
-  void layernorm_backward(Tensor dx, Tensor dweight, Tensor dbias, Tensor dout, Tensor x, Tensor weight,
+  void layernorm_backward(Tensor dx, const NormGradients& norm, const NormGradients& second, Tensor x,
                           Tensor mean, Tensor rstd) override {
     return staged([&](Staging& on) {
-      return ops_->layernorm_backward(on(dx), on(dweight), on(dbias), on(dout), on(x), on(weight), on(mean),
-                                      on(rstd));
+      return ops_->layernorm_backward(on(dx), on(norm), on(second), on(x), on(mean), on(rstd));
     });
   }
   void linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) override {
