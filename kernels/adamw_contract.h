@@ -16,7 +16,8 @@ inline void check_adamw(Device device, const Tensor& weight, const Tensor& low_p
   FLASHEVA_CHECK(weight.dtype == DType::f32 || weight.dtype == DType::f64);
   FLASHEVA_CHECK(is_as_large(weight, weight.dtype) && is_as_large(gradient, weight.dtype));
   FLASHEVA_CHECK(is_as_large(m, weight.dtype) && is_as_large(v, weight.dtype));
-  FLASHEVA_CHECK(!low_precision || is_as_large(low_precision, DType::bf16));
+  FLASHEVA_CHECK(!low_precision ||
+                 (is_low_precision(low_precision.dtype) && is_as_large(low_precision, low_precision.dtype)));
   FLASHEVA_CHECK(config.step >= 1);
 }
 

@@ -27,10 +27,13 @@ void dispatch(DType dtype, const Body& body) {
       return body(float{});
     case DType::bf16:
       return body(bf16{});
+    case DType::f16:
+      return body(f16{});
     case DType::f64:
       return body(double{});
     default:
-      FLASHEVA_CHECK(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64);
+      FLASHEVA_CHECK(dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16 ||
+                     dtype == DType::f64);
   }
 }
 

@@ -2,10 +2,10 @@
 //
 // Sizes: N tokens of a micro batch (N = B T), B sequences, T tokens, H heads, d head dimension, D = H d
 // hidden size, V vocabulary, P chunk, C = T / P complete chunks. Types: activations and weights share one
-// compute type (float32, bfloat16; float64 for gradient checks). Sums, statistics, losses and gradients of
-// parameters are float32 ("acc" below; float64 where the compute type is float64), whatever the compute type.
-// Outputs are overwritten ("=") unless "+=" is written. Outputs never overlap inputs unless said. An argument
-// marked "optional" may be an absent Tensor: an absent gradient costs no work.
+// compute type (float32, bfloat16, float16; float64 for gradient checks). Sums, statistics, losses and
+// gradients of parameters are float32 ("acc" below; float64 where the compute type is float64), whatever the
+// compute type. Outputs are overwritten ("=") unless "+=" is written. Outputs never overlap inputs unless
+// said. An argument marked "optional" may be an absent Tensor: an absent gradient costs no work.
 // Preconditions (types, shapes) are checked first; a violation throws std::logic_error with file and line.
 // One Ops is used by one thread at a time and parallelises inside; results do not depend on timing. Its
 // tensors live on device(). On a GPU a call may return before the operation has happened; what follows on the
@@ -106,7 +106,7 @@ class Ops {
   virtual void synchronize() = 0;
 
   virtual void zero(Tensor out) = 0;             // out = 0
-  virtual void cast(Tensor out, Tensor in) = 0;  // out = in; float32, bfloat16, float64 each to each
+  virtual void cast(Tensor out, Tensor in) = 0;  // out = in; floating types each to each
 
   // out = standard deviation x N(0, 1), from Philox keyed by (seed, stream, element); out float32 or float64.
   virtual void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed,
@@ -230,7 +230,7 @@ class Ops {
 
   // --- norms ----------------------------------------------------------------------------------------------
 
-  // sums[i] = the sum of the squares of all elements of tensors[i] (each float32, bfloat16 or float64), added
+  // sums[i] = the sum of the squares of all elements of tensors[i] (each of a floating type), added
   // up in float64: finite if and only if all of them are. The host waits once for all of them.
   virtual void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) = 0;
   double sum_of_squares(Tensor x) {
@@ -246,7 +246,7 @@ class Ops {
   // PyTorch's AdamW on float32 (or float64) tensors of one size, g = gradient * gradient_scale:
   //     w -= lr wd w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
   //     w -= lr m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps)
-  // low_precision (bfloat16), optional, = the new weight.
+  // low_precision (bfloat16 or float16), optional, = the new weight.
   virtual void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
                      const AdamWConfig& config) = 0;
 };

@@ -9,18 +9,20 @@
 #include <initializer_list>
 
 #include "kernels/bf16.h"
+#include "kernels/f16.h"
 
 namespace flasheva {
 
 enum class Device : std::uint8_t { cpu, cuda };
 
-enum class DType : std::uint8_t { f32, bf16, f64, i32, u8 };
+enum class DType : std::uint8_t { f32, bf16, f16, f64, i32, u8 };
 
 constexpr std::size_t size_in_bytes(DType type) {
   switch (type) {
     case DType::f32:
       return 4;
     case DType::bf16:
+    case DType::f16:
       return 2;
     case DType::f64:
       return 8;
@@ -33,9 +35,12 @@ constexpr std::size_t size_in_bytes(DType type) {
 }
 
 constexpr const char* name_of(DType type) {
-  constexpr const char* names[] = {"float32", "bfloat16", "float64", "int32", "uint8"};
+  constexpr const char* names[] = {"float32", "bfloat16", "float16", "float64", "int32", "uint8"};
   return names[static_cast<int>(type)];
 }
+
+// The types of 16 bits, for weights and activations whose float32 values are kept elsewhere.
+constexpr bool is_low_precision(DType type) { return type == DType::bf16 || type == DType::f16; }
 
 // The type that sums, statistics and parameter gradients have when the operands are of `type`.
 constexpr DType accumulation_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
@@ -49,6 +54,10 @@ struct DTypeOf<float> {
 template <>
 struct DTypeOf<bf16> {
   static constexpr DType value = DType::bf16;
+};
+template <>
+struct DTypeOf<f16> {
+  static constexpr DType value = DType::f16;
 };
 template <>
 struct DTypeOf<double> {

@@ -1,8 +1,8 @@
 // AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019), as PyTorch defines it:
 //     g = gradient scale,  w -= lr wd w,  m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2
 //     w -= lr / (1-b1^t) m / (sqrt(v) / sqrt(1-b2^t) + eps)
-// One pass reads the gradient, updates w, m and v in place, and writes the bfloat16 copy of w where there is
-// one.
+// One pass reads the gradient, updates w, m and v in place, and writes the copy of w in 16 bits where there
+// is one.
 #include <cmath>
 
 #include "kernels/adamw_contract.h"
@@ -35,7 +35,10 @@ void update_all(const Tensor& weight, const Tensor& low_precision, const Tensor&
     for (std::int64_t i = first; i < last; i += block_size) {
       const std::int64_t size = std::min(block_size, last - i);
       update(weight.as<T>() + i, m.as<T>() + i, v.as<T>() + i, gradient.as<T>() + i, size, coefficients);
-      if (low_precision) convert_range(low_precision.as<bf16>() + i, weight.as<T>() + i, size);
+      if (low_precision)
+        dispatch(low_precision.dtype, [&]<class Low>(Low) {
+          convert_range(low_precision.as<Low>() + i, weight.as<T>() + i, size);
+        });
     }
   });
 }

@@ -1,6 +1,6 @@
 // Passes over contiguous elements in vectors of simd.h: a function of vectors says what happens to an
-// element, whatever its type is in memory. bfloat16 is widened to float32 as it is loaded and rounded as it
-// is stored.
+// element, whatever its type is in memory. bfloat16 and float16 are widened to float32 as they are
+// loaded and rounded as they are stored.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ inline A sum_of(std::int64_t size, const Function& function, const In*... in) {
   return simd::sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// out = in, converted element by element; float64 reaches bfloat16 by way of float32.
+// out = in, converted element by element; float64 reaches bfloat16 and float16 by way of float32.
 template <class Out, class In>
 inline void convert_range(Out* out, const In* in, std::int64_t size) {
   if constexpr (std::is_same_v<Accumulator<Out>, Accumulator<In>>) {

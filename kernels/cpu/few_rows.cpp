@@ -195,6 +195,8 @@ void multiply_few_rows(Tensor out, Tensor x, Tensor weight, Tensor bias, Growing
   FLASHEVA_CHECK(!bias || matches(bias, x.dtype, {weight.dim(0)}));
   if (x.dtype == DType::bf16)
     multiply<bf16>(out, x, weight, bias, memory);
+  else if (x.dtype == DType::f16)
+    multiply<f16>(out, x, weight, bias, memory);
   else
     multiply<float>(out, x, weight, bias, memory);
 }

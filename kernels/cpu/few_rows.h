@@ -11,9 +11,9 @@ namespace flasheva {
 // Rows up to which this way is taken.
 inline constexpr std::int64_t few_rows = 64;
 
-// out (N, O) = x (N, I) weight (O, I)^T + bias (O), optional; N <= few_rows, float32 or bfloat16. A row of
-// out has the same bits whatever the other rows are and however many: its products are summed one after the
-// other.
+// out (N, O) = x (N, I) weight (O, I)^T + bias (O), optional; N <= few_rows, float32, bfloat16 or float16. A
+// row of out has the same bits whatever the other rows are and however many: its products are summed one
+// after the other.
 void multiply_few_rows(Tensor out, Tensor x, Tensor weight, Tensor bias, GrowingBuffer& memory);
 
 }  // namespace flasheva

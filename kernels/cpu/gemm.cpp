@@ -119,7 +119,7 @@ class Gemm::OneDnn {
   // The tensor's elements as float32, in memory kept for this use.
   static Tensor widen(GrowingBuffer& memory, const Tensor& tensor) {
     const Tensor wide = view_of(memory.take<float>(tensor.size()), tensor.shape);
-    convert(wide.as<float>(), tensor.as<bf16>(), tensor.size());
+    dispatch(tensor.dtype, [&]<class T>(T) { convert(wide.as<float>(), tensor.as<T>(), tensor.size()); });
     return wide;
   }
 
@@ -188,7 +188,8 @@ void Gemm::multiply_add(Tensor out, Factor a, Factor b) {
 
 void Gemm::product(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
   if (a.matrix.dtype == DType::f64) return product_float64(out, a, b, bias, accumulate);
-  if (a.matrix.dtype == DType::bf16 && !onednn_->fast_bf16)
+  const DType type = a.matrix.dtype;
+  if (is_low_precision(type) && !(type == DType::bf16 && onednn_->fast_bf16))
     return product_widened(out, a, b, bias, accumulate);
   Product product{a.rows(),     b.columns(),         a.columns(),     a.transposed,
                   b.transposed, a.matrix.dim(1),     b.matrix.dim(1), a.matrix.dtype,
@@ -209,7 +210,7 @@ void Gemm::product_widened(Tensor out, Factor a, Factor b, Tensor bias, bool acc
   if (out.dtype == DType::f32) return product(out, wide_a, wide_b, wide_bias, accumulate);
   const Tensor wide_out = view_of(onednn.wide_out.take<float>(out.size()), out.shape);
   product(wide_out, wide_a, wide_b, wide_bias, false);
-  convert(out.as<bf16>(), wide_out.as<float>(), out.size());
+  dispatch(out.dtype, [&]<class T>(T) { convert(out.as<T>(), wide_out.as<float>(), out.size()); });
 }
 
 std::string gemm_library() {

@@ -1,8 +1,9 @@
 // Matrix products, the only user of oneDNN.
 //
 // float32 products and, where the CPU multiplies bfloat16 itself (AVX512_BF16, AMX), bfloat16 products go to
-// oneDNN's matmul. Elsewhere bfloat16 operands are widened to float32 first and the result is rounded once at
-// the end, as the hardware would. float64 products, which serve gradient checks alone, are plain loops.
+// oneDNN's matmul. Elsewhere bfloat16 operands, and float16 ones everywhere, are widened to float32 first and
+// the result is rounded once at the end, as the hardware would. float64 products, which serve gradient checks
+// alone, are plain loops.
 #pragma once
 
 #include <memory>

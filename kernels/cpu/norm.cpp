@@ -21,11 +21,13 @@ Doubles load_as_doubles(const float* x) {
   return __builtin_convertvector(values, Doubles);
 }
 
-double element(double x) { return x; }
-double element(float x) { return static_cast<double>(x); }
-double element(bf16 x) { return static_cast<double>(static_cast<float>(x)); }
+template <class T>
+double element(T x) {
+  return static_cast<double>(static_cast<Accumulator<T>>(x));
+}
 
-double sum_of_block(const bf16* x, std::int64_t size) {
+template <class T>
+requires(sizeof(T) == 2) double sum_of_block(const T* x, std::int64_t size) {
   double sum = 0;
   for (std::int64_t i = 0; i < size; ++i) sum += element(x[i]) * element(x[i]);
   return sum;

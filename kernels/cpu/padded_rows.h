@@ -1,5 +1,5 @@
 // Matrices in which a row of d elements is padded with zeros to whole tiles, so that loops and products over
-// rows have no tails. What is stored as bfloat16 stands here as float.
+// rows have no tails. What is stored in 16 bits stands here as float.
 #pragma once
 
 #include <algorithm>

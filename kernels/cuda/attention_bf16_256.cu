@@ -1,3 +1,3 @@
 #include "kernels/cuda/attention_mma.cuh"
 
-FLASHEVA_INSTANTIATE_ATTENTION(256)
+FLASHEVA_INSTANTIATE_ATTENTION(bf16, 256)

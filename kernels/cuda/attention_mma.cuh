@@ -1,4 +1,5 @@
-// Attention in bfloat16 on tensor cores, products accumulated in float32; formulas as in attention_simt.cuh.
+// Attention in bfloat16 and float16 on tensor cores, products accumulated in float32; formulas as in
+// attention_simt.cuh.
 //
 // A warp owns 16 rows of the tile that a block works on: queries in the forward pass and for dq, keys for dk
 // and dv. Logits stay in the registers in which the product leaves them, from where they are the left factor
@@ -19,8 +20,9 @@ namespace flasheva::attention {
 inline constexpr int warp_rows = 16, row_warps = 4, own_rows = warp_rows * row_warps;
 static_assert(own_rows == mma_query_tile);
 
-template <int D_>
+template <class T_, int D_>
 struct MmaTile {
+  using T = T_;  // bf16 or f16
   static constexpr int D = D_;
   static constexpr int row = D + 8;                // elements; eight neighbouring rows lie in different banks
   static constexpr int steps = D / 16;             // of a product over the head dimension
@@ -34,8 +36,8 @@ struct MmaTile {
 
 // tile (rows, Tile::row) = rows 0 .. count - 1 of source (count, d); zeros where there is none. Asynchronous
 // where rows are aligned.
-template <class Tile, int rows, int threads>
-__device__ inline void load_tile(bf16* tile, const bf16* source, int count, std::int64_t stride, int d) {
+template <class Tile, int rows, int threads, class T = typename Tile::T>
+__device__ inline void load_tile(T* tile, const T* source, int count, std::int64_t stride, int d) {
   constexpr int width = 8, pieces = Tile::D / width;
   const int thread = static_cast<int>(threadIdx.x);
   if (d % width == 0) {
@@ -47,23 +49,23 @@ __device__ inline void load_tile(bf16* tile, const bf16* source, int count, std:
   } else {
     for (int i = thread; i < rows * Tile::D; i += threads) {
       const int r = i / Tile::D, c = i % Tile::D;
-      tile[r * Tile::row + c] = r < count && c < d ? source[r * stride + c] : bf16(0.0f);
+      tile[r * Tile::row + c] = r < count && c < d ? source[r * stride + c] : T(0.0f);
     }
   }
 }
 
 // 16 x 16 elements at (row, column) as a left factor.
-template <class Tile>
-__device__ inline void load_left(std::uint32_t (&a)[4], const bf16* tile, int row, int column) {
+template <class Tile, class T = typename Tile::T>
+__device__ inline void load_left(std::uint32_t (&a)[4], const T* tile, int row, int column) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   load_matrices(a, tile + (row + lane % 16) * Tile::row + column + lane / 16 * 8);
 }
 
 // sums (16, 8 n) += the warp's rows of `left` . rows of `right`: both (rows, D).
-template <class Tile, int n>
-__device__ inline void multiply_rows(float (&sums)[n][4], const bf16* left, int left_row, const bf16* right) {
+template <class Tile, int n, class T = typename Tile::T>
+__device__ inline void multiply_rows(float (&sums)[n][4], const T* left, int left_row, const T* right) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const bf16* right_row = right + (lane % 8 + lane / 16 * 8) * Tile::row + lane / 8 % 2 * 8;
+  const T* right_row = right + (lane % 8 + lane / 16 * 8) * Tile::row + lane / 8 % 2 * 8;
 #pragma unroll
   for (int step = 0; step < Tile::steps; ++step) {
     std::uint32_t a[4];
@@ -72,37 +74,37 @@ __device__ inline void multiply_rows(float (&sums)[n][4], const bf16* left, int 
     for (int j = 0; j < n; j += 2) {
       std::uint32_t b[4];
       load_matrices(b, right_row + j * 8 * Tile::row + step * 16);
-      multiply_add(sums[j], a, b[0], b[1]);
-      multiply_add(sums[j + 1], a, b[2], b[3]);
+      multiply_add<T>(sums[j], a, b[0], b[1]);
+      multiply_add<T>(sums[j + 1], a, b[2], b[3]);
     }
   }
 }
 
 // sums (16, 8 m) += weights (16, 8 n) rows: columns first_column on of the 8 n rows of a tile.
-template <class Tile, int n, int m>
-__device__ inline void combine_rows(float (&sums)[m][4], const float (&weights)[n][4], const bf16* rows,
+template <class Tile, int n, int m, class T = typename Tile::T>
+__device__ inline void combine_rows(float (&sums)[m][4], const float (&weights)[n][4], const T* rows,
                                     int first_column) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const bf16* own = rows + lane % 16 * Tile::row + lane / 16 * 8 + first_column;
+  const T* own = rows + lane % 16 * Tile::row + lane / 16 * 8 + first_column;
 #pragma unroll
   for (int j = 0; j < n; j += 2) {
-    const std::uint32_t a[4] = {pack(weights[j][0], weights[j][1]), pack(weights[j][2], weights[j][3]),
-                                pack(weights[j + 1][0], weights[j + 1][1]),
-                                pack(weights[j + 1][2], weights[j + 1][3])};
+    const std::uint32_t a[4] = {pack<T>(weights[j][0], weights[j][1]), pack<T>(weights[j][2], weights[j][3]),
+                                pack<T>(weights[j + 1][0], weights[j + 1][1]),
+                                pack<T>(weights[j + 1][2], weights[j + 1][3])};
 #pragma unroll
     for (int c = 0; c < m; c += 2) {
       std::uint32_t b[4];
       load_matrices_transposed(b, own + j * 8 * Tile::row + c * 8);
-      multiply_add(sums[c], a, b[0], b[1]);
-      multiply_add(sums[c + 1], a, b[2], b[3]);
+      multiply_add<T>(sums[c], a, b[0], b[1]);
+      multiply_add<T>(sums[c + 1], a, b[2], b[3]);
     }
   }
 }
 
-// out rows 0 .. count - 1 (stride, d) = the warp's 16 rows in bfloat16: sums * scale (of rows g and g + 8),
+// out rows 0 .. count - 1 (stride, d) = the warp's 16 rows, rounded: sums * scale (of rows g and g + 8),
 // by way of its rows of `tile`, so that 16 bytes leave at once.
-template <class Tile, int m>
-__device__ inline void store_warp_rows(bf16* out, bf16* tile, int tile_row, const float (&sums)[m][4],
+template <class Tile, int m, class T = typename Tile::T>
+__device__ inline void store_warp_rows(T* out, T* tile, int tile_row, const float (&sums)[m][4],
                                        const float (&scale)[2], int first_column, int count,
                                        std::int64_t stride, int d) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size, g = lane / 4, t = lane % 4;
@@ -112,7 +114,7 @@ __device__ inline void store_warp_rows(bf16* out, bf16* tile, int tile_row, cons
     for (int half = 0; half < 2; ++half)
       *reinterpret_cast<std::uint32_t*>(tile + (tile_row + g + 8 * half) * Tile::row + first_column + c * 8 +
                                         2 * t) =
-          pack(sums[c][2 * half] * scale[half], sums[c][2 * half + 1] * scale[half]);
+          pack<T>(sums[c][2 * half] * scale[half], sums[c][2 * half + 1] * scale[half]);
   __syncwarp();
   constexpr int width = 8;
   if (d % width == 0) {
@@ -155,10 +157,10 @@ struct KeyTiles {
 };
 
 // Starts to load a tile of keys and values.
-template <class Tile, int threads>
-__device__ inline void load_keys(bf16* keys, bf16* values, const Operands<bf16>& in, const Problem& problem,
-                                 int head, const KeyTiles& tiles, int tile) {
-  const Source<bf16> source = source_of(in, problem, head, tiles.of_chunks(tile));
+template <class Tile, int threads, class T = typename Tile::T>
+__device__ inline void load_keys(T* keys, T* values, const Operands<T>& in, const Problem& problem, int head,
+                                 const KeyTiles& tiles, int tile) {
+  const Source<T> source = source_of(in, problem, head, tiles.of_chunks(tile));
   const Rows rows = tiles.rows<Tile>(tile);
   const int d = problem.head_dim, count = rows.end - rows.first;
   load_tile<Tile, Tile::keys, threads>(keys, source.keys + static_cast<std::int64_t>(rows.first) * d, count,
@@ -209,7 +211,7 @@ __device__ inline void scale_and_mask(float (&logits)[n][4], const WarpView& vie
 
 template <class Tile>
 constexpr std::size_t mma_forward_shared_bytes() {
-  return sizeof(bf16) * (own_rows + 4 * Tile::keys) * Tile::row;
+  return sizeof(typename Tile::T) * (own_rows + 4 * Tile::keys) * Tile::row;
 }
 
 // Brings the softmax so far under the maximum of new logits, which become weights.
@@ -241,9 +243,9 @@ __device__ inline void softmax_step(float (&logits)[n][4], float (&sums)[m][4], 
 }
 
 // Block (head, tile of 64 queries), the last tile first: it has the most keys.
-template <class Tile>
+template <class Tile, class T = typename Tile::T>
 __global__ void __launch_bounds__(row_warps* warp_size)
-    mma_forward(bf16* out, float* log_sum_exp, Operands<bf16> in, Problem problem) {
+    mma_forward(T* out, float* log_sum_exp, Operands<T> in, Problem problem) {
   constexpr int threads = row_warps * warp_size, n = Tile::keys / 8, m = Tile::D / 8;
   const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
   const int first = static_cast<int>(gridDim.y - 1 - blockIdx.y) * own_rows;
@@ -253,8 +255,8 @@ __global__ void __launch_bounds__(row_warps* warp_size)
   const float scale = log2_e<float> / sqrtf(static_cast<float>(d));
   const float chunk_bias = chunk_bias_of(in, problem, head);
 
-  bf16* queries = reinterpret_cast<bf16*>(dynamic_shared());
-  bf16 *keys = queries + own_rows * Tile::row, *values = keys + 2 * Tile::keys * Tile::row;
+  T* queries = reinterpret_cast<T*>(dynamic_shared());
+  T *keys = queries + own_rows * Tile::row, *values = keys + 2 * Tile::keys * Tile::row;
   const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
   load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
   const KeyTiles tiles = KeyTiles::make<Tile>(problem, first, first + count - 1);
@@ -304,14 +306,14 @@ __global__ void __launch_bounds__(row_warps* warp_size)
 
 template <class Tile>
 constexpr std::size_t mma_query_gradient_shared_bytes() {
-  return sizeof(bf16) * (2 * own_rows + 4 * Tile::keys) * Tile::row;
+  return sizeof(typename Tile::T) * (2 * own_rows + 4 * Tile::keys) * Tile::row;
 }
 
 // Block (head, tile of 64 queries): dq of the tile, and in bias_parts (heads, tiles), optional, the sum of dS
 // over its chunks.
-template <class Tile>
+template <class Tile, class T = typename Tile::T>
 __global__ void __launch_bounds__(row_warps* warp_size)
-    mma_query_gradient(bf16* dq, float* bias_parts, Operands<bf16> in, OutputGradients<bf16> gradients,
+    mma_query_gradient(T* dq, float* bias_parts, Operands<T> in, OutputGradients<T> gradients,
                        Problem problem) {
   constexpr int threads = row_warps * warp_size, n = Tile::keys / 8, m = Tile::D / 8;
   __shared__ float shared_sums[row_warps];
@@ -323,9 +325,9 @@ __global__ void __launch_bounds__(row_warps* warp_size)
   const float softmax_scale = 1 / sqrtf(static_cast<float>(d)), scale = softmax_scale * log2_e<float>;
   const float chunk_bias = chunk_bias_of(in, problem, head);
 
-  bf16* queries = reinterpret_cast<bf16*>(dynamic_shared());
-  bf16 *douts = queries + own_rows * Tile::row, *keys = douts + own_rows * Tile::row,
-       *values = keys + 2 * Tile::keys * Tile::row;
+  T* queries = reinterpret_cast<T*>(dynamic_shared());
+  T *douts = queries + own_rows * Tile::row, *keys = douts + own_rows * Tile::row,
+    *values = keys + 2 * Tile::keys * Tile::row;
   const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
   load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
   load_tile<Tile, own_rows, threads>(douts, gradients.dout + merged_row(problem, head, first), count,
@@ -388,14 +390,15 @@ struct QueryFacts {
 
 template <class Tile>
 constexpr std::size_t mma_key_gradient_shared_bytes() {
-  return sizeof(bf16) * (2 * own_rows + 4 * Tile::queries) * Tile::row + 2 * sizeof(QueryFacts<Tile>);
+  return sizeof(typename Tile::T) * (2 * own_rows + 4 * Tile::queries) * Tile::row +
+         2 * sizeof(QueryFacts<Tile>);
 }
 
 // Starts to load queries first .. first + count - 1, their dout and facts.
-template <class Tile>
-__device__ inline void load_queries(bf16* queries, bf16* douts, QueryFacts<Tile>& facts,
-                                    const Operands<bf16>& in, const OutputGradients<bf16>& gradients,
-                                    const Problem& problem, int head, int first, int count, bool chunks) {
+template <class Tile, class T = typename Tile::T>
+__device__ inline void load_queries(T* queries, T* douts, QueryFacts<Tile>& facts, const Operands<T>& in,
+                                    const OutputGradients<T>& gradients, const Problem& problem, int head,
+                                    int first, int count, bool chunks) {
   constexpr int threads = Tile::key_threads;
   const int d = problem.head_dim;
   const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
@@ -444,12 +447,12 @@ __device__ inline void store_warp_rows_float(float* out, const float (&sums)[m][
     }
 }
 
-// dkeys, dvalues (heads, segments, key rows, d), bfloat16 for tokens (one segment) and float32 for chunks:
+// dkeys, dvalues (heads, segments, key rows, d), T for tokens (one segment) and float32 for chunks:
 // the gradients through the queries of each segment. Block (head, tile of 64 keys, segment).
-template <class Tile, class Out>
+template <class Tile, class Out, class T = typename Tile::T>
 __global__ void __launch_bounds__(Tile::key_threads)
-    mma_key_gradient(Out* dkeys, Out* dvalues, Operands<bf16> in, OutputGradients<bf16> gradients,
-                     Problem problem, Segments segments) {
+    mma_key_gradient(Out* dkeys, Out* dvalues, Operands<T> in, OutputGradients<T> gradients, Problem problem,
+                     Segments segments) {
   constexpr bool chunks = std::is_same_v<Out, float>;
   constexpr int threads = Tile::key_threads, n = Tile::queries / 8, m = Tile::D / 8 / Tile::column_parts;
   const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
@@ -461,10 +464,10 @@ __global__ void __launch_bounds__(Tile::key_threads)
   const float bias = chunks ? chunk_bias_of(in, problem, head) : 0.0f;
 
   auto* facts = reinterpret_cast<QueryFacts<Tile>*>(dynamic_shared());
-  bf16* keys = reinterpret_cast<bf16*>(facts + 2);
-  bf16 *values = keys + own_rows * Tile::row, *queries = values + own_rows * Tile::row,
-       *douts = queries + 2 * Tile::queries * Tile::row;
-  const Source<bf16> source = source_of(in, problem, head, chunks);
+  T* keys = reinterpret_cast<T*>(facts + 2);
+  T *values = keys + own_rows * Tile::row, *queries = values + own_rows * Tile::row,
+    *douts = queries + 2 * Tile::queries * Tile::row;
+  const Source<T> source = source_of(in, problem, head, chunks);
   const std::int64_t at = static_cast<std::int64_t>(first_key) * d;
   load_tile<Tile, own_rows, threads>(keys, source.keys + at, key_count, d, d);
   load_tile<Tile, own_rows, threads>(values, source.values + at, key_count, d, d);
@@ -489,8 +492,8 @@ __global__ void __launch_bounds__(Tile::key_threads)
       wait_for_copies<0>();
     }
     __syncthreads();
-    const bf16 *query_rows = queries + buffer * Tile::queries * Tile::row,
-               *dout_rows = douts + buffer * Tile::queries * Tile::row;
+    const T *query_rows = queries + buffer * Tile::queries * Tile::row,
+            *dout_rows = douts + buffer * Tile::queries * Tile::row;
     float p[n][4] = {}, ds[n][4] = {};
     multiply_rows<Tile>(p, keys, warp_row, query_rows);
     multiply_rows<Tile>(ds, values, warp_row, dout_rows);
@@ -517,32 +520,32 @@ __global__ void __launch_bounds__(Tile::key_threads)
 
 // --- launches --------------------------------------------------------------------------------------------
 
-template <int D>
-void MmaKernels<D>::forward(cudaStream_t stream, bf16* out, float* log_sum_exp, const Operands<bf16>& in,
-                            const Problem& problem, std::int64_t heads) {
-  using Tile = MmaTile<D>;
-  launch(stream, mma_forward<Tile>, {heads, divide_up(problem.queries, own_rows)}, row_warps * warp_size,
+template <class T, int D>
+void MmaKernels<T, D>::forward(cudaStream_t stream, T* out, float* log_sum_exp, const Operands<T>& in,
+                               const Problem& problem, std::int64_t heads) {
+  using Tile = MmaTile<T, D>;
+  launch(stream, mma_forward<Tile, T>, {heads, divide_up(problem.queries, own_rows)}, row_warps * warp_size,
          mma_forward_shared_bytes<Tile>(), out, log_sum_exp, in, problem);
 }
 
-template <int D>
-void MmaKernels<D>::query_gradient(cudaStream_t stream, bf16* dq, float* bias_parts, const Operands<bf16>& in,
-                                   const OutputGradients<bf16>& gradients, const Problem& problem,
-                                   std::int64_t heads) {
-  using Tile = MmaTile<D>;
-  launch(stream, mma_query_gradient<Tile>, {heads, divide_up(problem.queries, own_rows)},
+template <class T, int D>
+void MmaKernels<T, D>::query_gradient(cudaStream_t stream, T* dq, float* bias_parts, const Operands<T>& in,
+                                      const OutputGradients<T>& gradients, const Problem& problem,
+                                      std::int64_t heads) {
+  using Tile = MmaTile<T, D>;
+  launch(stream, mma_query_gradient<Tile, T>, {heads, divide_up(problem.queries, own_rows)},
          row_warps * warp_size, mma_query_gradient_shared_bytes<Tile>(), dq, bias_parts, in, gradients,
          problem);
 }
 
-template <int D>
+template <class T, int D>
 template <class Out>
-void MmaKernels<D>::key_gradient(cudaStream_t stream, Out* dkeys, Out* dvalues, const Operands<bf16>& in,
-                                 const OutputGradients<bf16>& gradients, const Problem& problem,
-                                 const Segments& segments, std::int64_t heads) {
-  using Tile = MmaTile<D>;
+void MmaKernels<T, D>::key_gradient(cudaStream_t stream, Out* dkeys, Out* dvalues, const Operands<T>& in,
+                                    const OutputGradients<T>& gradients, const Problem& problem,
+                                    const Segments& segments, std::int64_t heads) {
+  using Tile = MmaTile<T, D>;
   const std::int64_t rows = std::is_same_v<Out, float> ? problem.chunks : problem.tokens;
-  launch(stream, mma_key_gradient<Tile, Out>, {heads, divide_up(rows, own_rows), segments.count},
+  launch(stream, mma_key_gradient<Tile, Out, T>, {heads, divide_up(rows, own_rows), segments.count},
          Tile::key_threads, mma_key_gradient_shared_bytes<Tile>(), dkeys, dvalues, in, gradients, problem,
          segments);
 }
@@ -550,13 +553,13 @@ void MmaKernels<D>::key_gradient(cudaStream_t stream, Out* dkeys, Out* dvalues, 
 }  // namespace flasheva::attention
 
 // The kernels of one head dimension: a file each, so that they compile side by side.
-#define FLASHEVA_INSTANTIATE_ATTENTION(D)                                                               \
+#define FLASHEVA_INSTANTIATE_ATTENTION(T, D)                                                            \
   namespace flasheva::attention {                                                                       \
-  template struct MmaKernels<D>;                                                                        \
-  template void MmaKernels<D>::key_gradient<bf16>(cudaStream_t, bf16*, bf16*, const Operands<bf16>&,    \
-                                                  const OutputGradients<bf16>&, const Problem&,         \
+  template struct MmaKernels<T, D>;                                                                     \
+  template void MmaKernels<T, D>::key_gradient<T>(cudaStream_t, T*, T*, const Operands<T>&,             \
+                                                  const OutputGradients<T>&, const Problem&,            \
                                                   const Segments&, std::int64_t);                       \
-  template void MmaKernels<D>::key_gradient<float>(cudaStream_t, float*, float*, const Operands<bf16>&, \
-                                                   const OutputGradients<bf16>&, const Problem&,        \
-                                                   const Segments&, std::int64_t);                      \
+  template void MmaKernels<T, D>::key_gradient<float>(cudaStream_t, float*, float*, const Operands<T>&, \
+                                                      const OutputGradients<T>&, const Problem&,        \
+                                                      const Segments&, std::int64_t);                   \
   }

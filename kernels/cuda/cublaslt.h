@@ -34,6 +34,7 @@ void set(cublasLtMatmulPreferenceOpaque_t& preference, cublasLtMatmulPreferenceA
 inline cublasLtMatrixLayoutOpaque_t make_layout(DType type, std::int64_t rows, std::int64_t columns) {
   const cudaDataType_t element = type == DType::f32    ? CUDA_R_32F
                                  : type == DType::bf16 ? CUDA_R_16BF
+                                 : type == DType::f16  ? CUDA_R_16F
                                                        : CUDA_R_64F;
   cublasLtMatrixLayoutOpaque_t layout;
   FLASHEVA_CUBLAS(cublasLtMatrixLayoutInit(&layout, element, static_cast<std::uint64_t>(columns),

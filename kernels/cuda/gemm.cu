@@ -233,7 +233,7 @@ class CudaGemm::Library {
     return algorithms;
   }
 
-  // Parts of a sum are added in float32 (float64), never rounded to bfloat16 in between.
+  // Parts of a sum are added in float32 (float64), never rounded to 16 bits in between.
   static cublasLtMatmulPreferenceOpaque_t make_preference(const Product& product) {
     cublasLtMatmulPreferenceOpaque_t preference;
     FLASHEVA_CUBLAS(cublasLtMatmulPreferenceInit(&preference));
@@ -250,7 +250,7 @@ class CudaGemm::Library {
   // The fastest on these operands of the algorithms that give the bits of the first one, so that the choice,
   // which may be another one on another day, changes no result. They write to memory of their own. Where
   // there is none, or the stream is being captured, or the results are too few to tell orders of addition
-  // apart after rounding to bfloat16, the first one it is.
+  // apart after rounding to 16 bits, the first one it is.
   Algorithm fastest(Description& what, const std::vector<Algorithm>& algorithms, Operands at) {
     const Product& product = what.product;
     constexpr std::int64_t fewest_results = 1 << 16;

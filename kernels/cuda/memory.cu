@@ -7,7 +7,7 @@ namespace flasheva {
 
 namespace {
 
-// float64 reaches bfloat16 by way of float32.
+// float64 reaches bfloat16 and float16 by way of float32.
 template <class A>
 struct Converted {
   template <class In>

@@ -83,7 +83,7 @@ StoredTensor stored(const Tensor& tensor);
 // Of one of a device: `read` gives it in host memory once it is written.
 StoredTensor stored_from(const Tensor& tensor, std::function<Tensor(const Tensor&)> read);
 
-// out = stored elements converted to out's type (float32, float64 or bfloat16 from any floating type; int32
+// out = stored elements converted to out's type (any floating type from any floating type; int32
 // from I32 and I64, checked). Shapes must agree: Error{data} prefixed with `where` prints both.
 void load_tensor(Tensor out, const StoredTensor& stored, const std::string& where);
 

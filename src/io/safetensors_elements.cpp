@@ -11,38 +11,6 @@ namespace flasheva {
 
 namespace {
 
-struct half {
-  std::uint16_t bits;
-};
-
-float to_float(half value) {
-  const std::uint32_t sign = (value.bits & 0x8000u) << 16, exponent = (value.bits >> 10) & 0x1fu;
-  const std::uint32_t mantissa = value.bits & 0x3ffu;
-  if (exponent == 0) {  // zero and subnormals: mantissa x 2^-24
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  const std::uint32_t biased = exponent == 0x1f ? 0xffu : exponent + 112;  // 127 - 15
-  return std::bit_cast<float>(sign | biased << 23 | mantissa << 13);
-}
-
-half to_half(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value), magnitude = bits & 0x7fffffffu;
-  const std::uint32_t sign = (bits >> 16) & 0x8000u;
-  std::uint32_t out;
-  if (magnitude > 0x7f800000u) {  // NaN
-    out = 0x7e00;
-  } else if (magnitude >= 0x477ff000u) {  // 65520 and above round to infinity
-    out = 0x7c00;
-  } else if (magnitude < 0x38800000u) {  // below 2^-14: the addition rounds to the subnormals' spacing, 2^-24
-    out = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) -
-          std::bit_cast<std::uint32_t>(0.5f);
-  } else {
-    out = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-  }
-  return {static_cast<std::uint16_t>(sign | out)};
-}
-
 // Rounds to odd: the last bit records that something was cut off, so that rounding again to a narrower type
 // gives what rounding once would have given.
 float sticky_float(double value) {
@@ -60,14 +28,10 @@ float narrowable(double value) { return sticky_float(value); }
 // Exact where `Out` has the value, else the nearest, ties to even.
 template <class Out, class In>
 Out convert_element(In in) {
-  if constexpr (std::is_same_v<In, half>)
-    return convert_element<Out>(to_float(in));
-  else if constexpr (std::is_same_v<In, bf16>)
+  if constexpr (sizeof(In) == 2)
     return convert_element<Out>(static_cast<float>(in));
-  else if constexpr (std::is_same_v<Out, half>)
-    return to_half(narrowable(in));
-  else if constexpr (std::is_same_v<Out, bf16>)
-    return bf16(narrowable(in));
+  else if constexpr (sizeof(Out) == 2)
+    return Out(narrowable(in));
   else
     return static_cast<Out>(in);
 }
@@ -95,7 +59,7 @@ bool convert_from(std::byte* out, const StoredTensor& in) {
       convert_all<Out, float>(out, in.data.data(), count);
       return true;
     case StoredType::F16:
-      convert_all<Out, half>(out, in.data.data(), count);
+      convert_all<Out, f16>(out, in.data.data(), count);
       return true;
     case StoredType::BF16:
       convert_all<Out, bf16>(out, in.data.data(), count);
@@ -125,6 +89,8 @@ bool load_elements(Tensor out, const StoredTensor& in, const std::string& where)
       return convert_from<double>(bytes, in);
     case DType::bf16:
       return convert_from<bf16>(bytes, in);
+    case DType::f16:
+      return convert_from<f16>(bytes, in);
     case DType::i32:
       if (in.dtype == StoredType::I32) load_int32<std::int32_t>(out.as<std::int32_t>(), in, where);
       if (in.dtype == StoredType::I64) load_int32<std::int64_t>(out.as<std::int32_t>(), in, where);
@@ -157,7 +123,7 @@ std::vector<std::byte> convert_elements(const StoredTensor& in, StoredType out_t
   std::vector<std::byte> out(static_cast<std::size_t>(in.size()) * size_in_bytes(out_type));
   bool converted = false;
   if (out_type == StoredType::F32) converted = convert_from<float>(out.data(), in);
-  if (out_type == StoredType::F16) converted = convert_from<half>(out.data(), in);
+  if (out_type == StoredType::F16) converted = convert_from<f16>(out.data(), in);
   if (out_type == StoredType::BF16) converted = convert_from<bf16>(out.data(), in);
   FLASHEVA_CHECK(converted);
   return out;

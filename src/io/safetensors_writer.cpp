@@ -39,6 +39,8 @@ StoredType stored_type_of(DType type) {
       return StoredType::F32;
     case DType::bf16:
       return StoredType::BF16;
+    case DType::f16:
+      return StoredType::F16;
     case DType::f64:
       return StoredType::F64;
     case DType::i32:

@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/bf16.h"
+#include "kernels/f16.h"
 
 enum cublasStatus_t {
   CUBLAS_STATUS_SUCCESS = 0,
@@ -14,7 +15,7 @@ enum cublasStatus_t {
   CUBLAS_STATUS_EXECUTION_FAILED = 13,
   CUBLAS_STATUS_NOT_SUPPORTED = 15
 };
-enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16BF = 14 };
+enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
 enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_64F = 70 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
@@ -218,6 +219,8 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
   };
   if (a_layout->type == CUDA_R_64F) return run(double{}, double{}, double{});
   if (a_layout->type == CUDA_R_32F) return run(float{}, float{}, float{});
-  if (d_layout->type == CUDA_R_32F) return run(flasheva::bf16{}, float{}, float{});
-  return run(flasheva::bf16{}, flasheva::bf16{}, float{});
+  const auto run_narrow = [&]<class T>(T) {
+    return d_layout->type == CUDA_R_32F ? run(T{}, float{}, float{}) : run(T{}, T{}, float{});
+  };
+  return a_layout->type == CUDA_R_16F ? run_narrow(flasheva::f16{}) : run_narrow(flasheva::bf16{});
 }

@@ -9,11 +9,11 @@ struct State {
   TestTensor weight, m, v;
   TestTensor low_precision;
 
-  State(DType dtype, const TestTensor& begin)
+  State(DType dtype, const TestTensor& begin, DType low = DType::bf16)
       : weight(begin.converted(dtype)),
         m(TestTensor::zeros(dtype, begin.shape())),
         v(m),
-        low_precision(DType::bf16, begin.shape()) {}
+        low_precision(low, begin.shape()) {}
 };
 
 // Torch's formula, element by element in float64.
@@ -58,12 +58,15 @@ TEST_P(AdamWTest, FollowsTheFormulaOverSteps) {
 }
 
 TEST_P(AdamWTest, TheCopyChangesNothing) {
-  State with_copy(DType::f32, begin_), without(DType::f32, begin_);
-  TestTensor gradient = TestTensor::random(DType::f32, begin_.shape(), generator_, 0.1);
-  ops_->adamw(with_copy.weight, with_copy.low_precision, with_copy.m, with_copy.v, gradient, config_);
-  ops_->adamw(without.weight, {}, without.m, without.v, gradient, config_);
-  EXPECT_EQ(relative_error(with_copy.weight, without.weight), 0);
-  EXPECT_EQ(relative_error(with_copy.v, without.v), 0);
+  for (const DType low : low_precisions) {
+    State with_copy(DType::f32, begin_, low), without(DType::f32, begin_);
+    TestTensor gradient = TestTensor::random(DType::f32, begin_.shape(), generator_, 0.1);
+    ops_->adamw(with_copy.weight, with_copy.low_precision, with_copy.m, with_copy.v, gradient, config_);
+    ops_->adamw(without.weight, {}, without.m, without.v, gradient, config_);
+    EXPECT_EQ(relative_error(with_copy.weight, without.weight), 0);
+    EXPECT_EQ(relative_error(with_copy.v, without.v), 0);
+    EXPECT_EQ(relative_error(with_copy.low_precision, with_copy.weight.converted(low)), 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, AdamWTest, testing::Values(1, 3, 17, 300, 50001));

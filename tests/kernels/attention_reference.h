@@ -1,6 +1,6 @@
 // Attention as the design writes it: one query at a time over its visible set, forward and backward. `Round`
-// is applied to every intermediate tensor: nothing for the float64 reference, rounding to bfloat16 for the
-// plain bfloat16 formula that the fast kernel is judged against.
+// is applied to every intermediate tensor: nothing for the float64 reference, rounding to bfloat16 or float16
+// for the plain formula that the fast kernel is judged against.
 #pragma once
 
 #include <cmath>
@@ -38,9 +38,6 @@ struct AttentionTensors {
 
 struct NoRounding {
   double operator()(double x) const { return x; }
-};
-struct RoundToBf16 {
-  double operator()(double x) const { return static_cast<float>(bf16(static_cast<float>(x))); }
 };
 
 // Fills out, log_sum_exp and the gradients (float64) from the inputs. dchunk_bias is present with a learned

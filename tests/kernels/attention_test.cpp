@@ -151,15 +151,19 @@ TEST(Attention, Float32IsCloseToFloat64) {
     expect_close(*ops, {1, 1, 2048, 8, config}, DType::f32, 1e-4);
 }
 
-// bfloat16 storage: at most twice the error of the formula done plainly in bfloat16, or that of float32 where
-// the plain formula happens to be exact.
-void expect_as_good_as_plain(Ops& ops, const Case& c) {
-  AttentionTensors ours = random_inputs(c, DType::bf16, 4);
+// bfloat16 and float16 storage: at most twice the error of the formula done plainly in that type, or that of
+// float32 where the plain formula happens to be exact.
+class AttentionPrecision : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, AttentionPrecision, testing::ValuesIn(low_precisions),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+void expect_as_good_as_plain(Ops& ops, const Case& c, DType dtype) {
+  AttentionTensors ours = random_inputs(c, dtype, 4);
   AttentionTensors exact = converted(ours, DType::f64), plain = exact;
   run_forward(ops, c, ours);
   run_backward(ops, c, ours);
   reference_attention(exact, c.config);
-  reference_attention(plain, c.config, RoundToBf16{});
+  reference_attention(plain, c.config, RoundTo{dtype});
   const auto of_ours = results(c, ours, exact), of_plain = results(c, plain, exact);
   for (std::size_t i = 0; i < of_ours.size(); ++i)
     ASSERT_LE(relative_error(*of_ours[i].ours, *of_ours[i].reference),
@@ -167,26 +171,26 @@ void expect_as_good_as_plain(Ops& ops, const Case& c) {
         << of_ours[i].name << ": " << describe(c);
 }
 
-TEST(Attention, Bf16IsAsGoodAsThePlainFormula) {
+TEST_P(AttentionPrecision, IsAsGoodAsThePlainFormula) {
   const auto ops = make_test_ops();
   for (const AttentionConfig& config : typical_configs(64, 16))
-    expect_as_good_as_plain(*ops, {1, 2, 300, 32, config});
+    expect_as_good_as_plain(*ops, {1, 2, 300, 32, config}, GetParam());
 }
 
-TEST(Attention, Bf16TakesEveryHeadDimension) {
+TEST_P(AttentionPrecision, TakesEveryHeadDimension) {
   const auto ops = make_test_ops();
   for (std::int64_t d : {1, 7, 16, 40, 64, 80, 96, 128, 200, 256})
     for (const AttentionConfig& config : {AttentionConfig{full()}, AttentionConfig{eva(36, 12)}})
-      expect_as_good_as_plain(*ops, {1, 1, 100, d, config});
+      expect_as_good_as_plain(*ops, {1, 1, 100, d, config}, GetParam());
 }
 
 // So many sequences that an error is the mean of many, however short they are.
-TEST(Attention, Bf16TakesEveryLength) {
+TEST_P(AttentionPrecision, TakesEveryLength) {
   const auto ops = make_test_ops();
   for (std::int64_t T : {1, 7, 16, 17, 64, 65, 130})
     for (const AttentionConfig& config : typical_configs(28, 7)) {
       if (device_is_simulated() && T < 16) continue;
-      expect_as_good_as_plain(*ops, {1 + 64 / T, 2, T, 24, config});
+      expect_as_good_as_plain(*ops, {1 + 64 / T, 2, T, 24, config}, GetParam());
     }
 }
 

@@ -165,7 +165,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, CacheRowsTest,
                                          RowsCase{DType::f32, 8, 4, true, Adapter::learned},
                                          RowsCase{DType::f32, 20, 0, false, Adapter::none},
                                          RowsCase{DType::bf16, 64, 16, true, Adapter::linear},
-                                         RowsCase{DType::bf16, 9, 3, true, Adapter::none}),
+                                         RowsCase{DType::bf16, 9, 3, true, Adapter::none},
+                                         RowsCase{DType::f16, 64, 16, true, Adapter::linear}),
                          [](const auto& info) {
                            return std::string(name_of(info.param.dtype)) + "_d_" +
                                   std::to_string(info.param.d);

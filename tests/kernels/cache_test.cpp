@@ -206,9 +206,9 @@ TEST_P(CacheTest, GivesWhatWholeSequencesGive) {
     Cached cached(*ops, dtype, d, config, summary, whole);
     run(cached, segment_of(config));
     double bound = dtype == DType::f64 ? 1e-13 : 1e-6;
-    if (dtype == DType::bf16) {  // twice the error of the plain formula
+    if (is_low_precision(dtype)) {  // twice the error of the plain formula
       AttentionTensors plain = whole.t;
-      reference_attention(plain, config, RoundToBf16{});
+      reference_attention(plain, config, RoundTo{dtype});
       bound = 2 * relative_error(plain.out, whole.t.out);
     }
     ASSERT_LE(relative_error(cached.out, whole.t.out), bound);
@@ -218,7 +218,7 @@ TEST_P(CacheTest, GivesWhatWholeSequencesGive) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, CacheTest, testing::Values(DType::f64, DType::f32, DType::bf16),
+INSTANTIATE_TEST_SUITE_P(Types, CacheTest, testing::Values(DType::f64, DType::f32, DType::bf16, DType::f16),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 // A sequence gets the same bits whatever is decoded beside it.

@@ -1,5 +1,6 @@
 // Chunk summaries as the design writes them, chunk by chunk, forward and backward. `Round` is applied to
-// every intermediate: nothing for the float64 reference, rounding to bfloat16 for the plain bfloat16 formula.
+// every intermediate: nothing for the float64 reference, rounding to bfloat16 or float16 for the plain
+// formula.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// Chunk summaries: against the formula in float64, central differences, and bfloat16's plain formula.
+// Chunk summaries: against the formula in float64, central differences, and the plain formula in low
+// precision.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -185,7 +186,7 @@ TEST(ChunkSummary, EveryHeadDimension) {
       reference_chunk_summary(exact, c.config, noise_of(c));
       const auto expected = results(c, exact);
       for (const auto& [dtype, bound] :
-           {std::pair{DType::f64, 1e-12}, {DType::f32, 1e-5}, {DType::bf16, 1e-2}}) {
+           {std::pair{DType::f64, 1e-12}, {DType::f32, 1e-5}, {DType::bf16, 1e-2}, {DType::f16, 1e-2}}) {
         SummaryTensors ours = random_inputs(c, DType::bf16, 8);
         if (dtype != DType::bf16) ours = converted(ours, dtype);
         run_forward(*ops, c, ours);
@@ -212,20 +213,21 @@ TEST(ChunkSummary, ManyChunks) {
   }
 }
 
-// bfloat16 storage: at most twice the error of the formula done plainly in bfloat16.
-TEST(ChunkSummary, Bf16IsAsGoodAsThePlainFormula) {
+// bfloat16 and float16 storage: at most twice the error of the formula done plainly in that type.
+class ChunkSummaryPrecision : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, ChunkSummaryPrecision, testing::ValuesIn(low_precisions),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+TEST_P(ChunkSummaryPrecision, IsAsGoodAsThePlainFormula) {
   const auto ops = make_test_ops();
-  const auto round_to_bf16 = [](double x) -> double {
-    return static_cast<float>(bf16(static_cast<float>(x)));
-  };
   for (const ChunkSummaryConfig& config : all_configs(16)) {
     const Case c{1, 2, 200, 32, config};
-    SummaryTensors ours = random_inputs(c, DType::bf16, 4);
+    SummaryTensors ours = random_inputs(c, GetParam(), 4);
     SummaryTensors exact = converted(ours, DType::f64), plain = exact;
     run_forward(*ops, c, ours);
     run_backward(*ops, c, ours);
     reference_chunk_summary(exact, config, noise_of(c));
-    reference_chunk_summary(plain, config, noise_of(c), round_to_bf16);
+    reference_chunk_summary(plain, config, noise_of(c), RoundTo{GetParam()});
     const auto of_ours = results(c, ours), of_exact = results(c, exact), of_plain = results(c, plain);
     for (std::size_t i = 0; i < of_ours.size(); ++i) {
       const double error = relative_error(*of_ours[i].second, *of_exact[i].second);

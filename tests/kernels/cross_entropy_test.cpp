@@ -17,8 +17,7 @@ Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars& scalars, do
   return {{"losses", losses}, {"correct", correct}, {"dlogits", dlogits}, {"losses again", losses_again}};
 }
 
-Tensors plain_bf16(const Tensors& in, const Scalars& scalars) {
-  const auto r = rounded;
+Tensors plain(const Tensors& in, const Scalars& scalars, const RoundTo& r) {
   const TestTensor &logits = in.at("logits"), &targets = in.at("targets");
   const std::int64_t rows = logits.shape()[0], vocabulary = logits.shape()[1];
   TestTensor losses = filled(DType::f64, {rows}, 0), correct = losses,
@@ -44,7 +43,7 @@ Tensors plain_bf16(const Tensors& in, const Scalars& scalars) {
 
 }  // namespace
 
-const Operation cross_entropy{"cross_entropy", run, {}, plain_bf16};
+const Operation cross_entropy{"cross_entropy", run, {}, plain};
 
 namespace {
 

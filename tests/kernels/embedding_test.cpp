@@ -14,7 +14,7 @@ Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars&, double beg
   return {{"out", out}, {"dtable", dtable}};
 }
 
-Tensors plain_bf16(const Tensors& in, const Scalars&) {
+Tensors plain(const Tensors& in, const Scalars&, const RoundTo& r) {
   const TestTensor &table = in.at("table"), &dout = in.at("dout"), &tokens = in.at("tokens");
   const std::int64_t width = table.shape()[1];
   TestTensor out(DType::f64, dout.shape()), dtable = filled(DType::f64, table.shape(), 0);
@@ -24,12 +24,12 @@ Tensors plain_bf16(const Tensors& in, const Scalars&) {
       out.set(n * width + i, table.get(element));
       dtable.set(element, dtable.get(element) + dout.get(n * width + i));
     }
-  return {{"out", out}, {"dtable", dtable.converted(DType::bf16)}};
+  return {{"out", out}, {"dtable", dtable.converted(r.dtype)}};
 }
 
 }  // namespace
 
-const Operation embedding{"embedding", run, {"dtable"}, plain_bf16};
+const Operation embedding{"embedding", run, {"dtable"}, plain};
 
 namespace {
 

@@ -14,8 +14,7 @@ Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars&, double) {
   return {{"out", out}, {"dx", dx}};
 }
 
-Tensors plain_bf16(const Tensors& in, const Scalars&) {
-  const auto r = rounded;
+Tensors plain(const Tensors& in, const Scalars&, const RoundTo& r) {
   const TestTensor &x = in.at("x"), &dout = in.at("dout");
   TestTensor out(DType::f64, x.shape()), dx(DType::f64, x.shape());
   for (std::int64_t i = 0; i < x.size(); ++i) {
@@ -30,7 +29,7 @@ Tensors plain_bf16(const Tensors& in, const Scalars&) {
 
 }  // namespace
 
-const Operation gelu{"gelu", run, {}, plain_bf16};
+const Operation gelu{"gelu", run, {}, plain};
 
 namespace {
 

@@ -43,8 +43,7 @@ Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars& scalars, do
   return results;
 }
 
-Tensors plain_bf16_norm(const Tensors& in, const Scalars& scalars, const std::string& suffix) {
-  const auto r = rounded;
+Tensors plain_norm(const Tensors& in, const Scalars& scalars, const std::string& suffix, const RoundTo& r) {
   const TestTensor &x = in.at("x"), &weight = in.at("weight" + suffix), &bias = in.at("bias" + suffix),
                    &dout = in.at("dout" + suffix);
   const std::int64_t rows = x.shape()[0], width = x.shape()[1];
@@ -72,8 +71,8 @@ Tensors plain_bf16_norm(const Tensors& in, const Scalars& scalars, const std::st
     mean.set(n, mu);
     rstd.set(n, sigma);
   }
-  dweight = dweight.converted(DType::bf16);
-  dbias = dbias.converted(DType::bf16);
+  dweight = dweight.converted(r.dtype);
+  dbias = dbias.converted(r.dtype);
   return {{"mean", mean},
           {"rstd", rstd},
           {"dx", dx},
@@ -82,19 +81,19 @@ Tensors plain_bf16_norm(const Tensors& in, const Scalars& scalars, const std::st
           {"dbias" + suffix, dbias}};
 }
 
-Tensors plain_bf16(const Tensors& in, const Scalars& scalars) {
-  Tensors results = plain_bf16_norm(in, scalars, "");
+Tensors plain(const Tensors& in, const Scalars& scalars, const RoundTo& r) {
+  Tensors results = plain_norm(in, scalars, "", r);
   if (!in.count("weight2")) return results;
-  Tensors second = plain_bf16_norm(in, scalars, "2");
+  Tensors second = plain_norm(in, scalars, "2", r);
   TestTensor& dx = results.at("dx");
-  for (std::int64_t i = 0; i < dx.size(); ++i) dx.set(i, rounded(dx.get(i) + second.at("dx").get(i)));
+  for (std::int64_t i = 0; i < dx.size(); ++i) dx.set(i, r(dx.get(i) + second.at("dx").get(i)));
   results.merge(second);
   return results;
 }
 
 }  // namespace
 
-const Operation layernorm{"layernorm", run, {"dx", "dweight", "dbias", "dweight2", "dbias2"}, plain_bf16};
+const Operation layernorm{"layernorm", run, {"dx", "dweight", "dbias", "dweight2", "dbias2"}, plain};
 
 namespace {
 

@@ -21,8 +21,7 @@ Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars&, double beg
   return results;
 }
 
-Tensors plain_bf16(const Tensors& in, const Scalars&) {
-  const auto r = rounded;
+Tensors plain(const Tensors& in, const Scalars&, const RoundTo& r) {
   const TestTensor &x = in.at("x"), &weight = in.at("weight"), &dout = in.at("dout");
   const std::int64_t rows = x.shape()[0], width = x.shape()[1], outputs = weight.shape()[0];
   const bool with_bias = in.count("bias") > 0;
@@ -41,14 +40,14 @@ Tensors plain_bf16(const Tensors& in, const Scalars&) {
       dbias.set(o, dbias.get(o) + dout_no);
     }
   return {{"out", out},
-          {"dx", dx.converted(DType::bf16)},
-          {"dweight", dweight.converted(DType::bf16)},
-          {"dbias", dbias.converted(DType::bf16)}};
+          {"dx", dx.converted(r.dtype)},
+          {"dweight", dweight.converted(r.dtype)},
+          {"dbias", dbias.converted(r.dtype)}};
 }
 
 }  // namespace
 
-const Operation linear{"linear", run, {"dweight", "dbias"}, plain_bf16};
+const Operation linear{"linear", run, {"dweight", "dbias"}, plain};
 
 namespace {
 
@@ -78,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Linear, PrecisionTest,
 TEST(LinearTest, GradientsMayBeAbsent) {
   std::mt19937_64 generator(3);
   const std::unique_ptr<Ops> ops = make_test_ops();
-  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
     const DType acc = accumulation_type(dtype);
     TestTensor x = TestTensor::random(dtype, {9, 5}, generator);
     TestTensor dout = TestTensor::random(dtype, {9, 6}, generator);
@@ -97,7 +96,7 @@ TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
   std::mt19937_64 generator(4);
   const std::unique_ptr<Ops> ops = make_test_ops();
   constexpr std::int64_t N = 64, I = 1100, O = 55;
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     TestTensor x = TestTensor::random(dtype, {N, I}, generator), out(dtype, {N, O});
     TestTensor weight = TestTensor::random(dtype, {O, I}, generator),
                bias = TestTensor::random(dtype, {O}, generator);
@@ -115,7 +114,7 @@ TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
 // A run that goes on in another process gets the same bits, however its algorithms are chosen.
 TEST(LinearTest, IsBitwiseTheSameOnEveryOps) {
   std::mt19937_64 generator(6);
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     TestTensor x = TestTensor::random(dtype, {300, 64}, generator), out(dtype, {300, 300}), again = out;
     TestTensor weight = TestTensor::random(dtype, {300, 64}, generator);
     make_test_ops()->linear_forward(out, x, weight, {});
@@ -130,7 +129,7 @@ TEST(LinearTest, IsBitwiseTheSameOnEveryOps) {
 TEST(LinearTest, AlignmentDoesNotMatter) {
   std::mt19937_64 generator(5);
   const std::unique_ptr<Ops> ops = make_device_ops(), on_host_memory = make_test_ops();
-  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
     TestTensor x = TestTensor::random(dtype, {70, 64}, generator), out(dtype, {70, 16}), expected = out;
     TestTensor weight = TestTensor::random(dtype, {16, 64}, generator),
                bias = TestTensor::random(dtype, {16}, generator);
@@ -146,7 +145,7 @@ TEST(LinearTest, AlignmentDoesNotMatter) {
     const Tensor result = shifted(out, 2);
     ops->linear_forward(result, shifted(x, 0), shifted(weight, 1), shifted(bias, 3));
     ops->copy(out, result);
-    EXPECT_LE(relative_error(out, expected), dtype == DType::bf16 ? 1e-3 : 1e-6) << name_of(dtype);
+    EXPECT_LE(relative_error(out, expected), is_low_precision(dtype) ? 1e-3 : 1e-6) << name_of(dtype);
   }
 }
 

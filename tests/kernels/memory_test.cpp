@@ -16,7 +16,7 @@ class MemoryTest : public testing::Test {
 };
 
 TEST_F(MemoryTest, ZeroClearsEveryElementOfEveryType) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i32, DType::u8})
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i32, DType::u8})
     for (const std::int64_t size : sizes) {
       TestTensor x(dtype, {size});
       ops_->zero(x);
@@ -25,8 +25,8 @@ TEST_F(MemoryTest, ZeroClearsEveryElementOfEveryType) {
 }
 
 TEST_F(MemoryTest, CastRoundsToNearestBetweenAllTypes) {
-  for (const DType from : {DType::f32, DType::bf16, DType::f64})
-    for (const DType to : {DType::f32, DType::bf16, DType::f64})
+  for (const DType from : {DType::f32, DType::bf16, DType::f16, DType::f64})
+    for (const DType to : {DType::f32, DType::bf16, DType::f16, DType::f64})
       for (const std::int64_t size : sizes) {
         TestTensor in = TestTensor::random(from, {size}, generator_), out(to, {size});
         ops_->cast(out, in);
@@ -45,6 +45,61 @@ TEST_F(MemoryTest, CastToBf16AtTheEdges) {
   for (int i = 0; i < 7; ++i) EXPECT_EQ(out.get(i), expected[i]) << values[i];
   EXPECT_TRUE(std::signbit(out.get(3)));
   EXPECT_TRUE(std::isnan(out.get(7)));
+}
+
+// float16 by its definition: 10 bits of mantissa, exponents from -14 on, 2^-24 apart below.
+double value_of_float16(std::uint32_t bits) {
+  const int exponent = static_cast<int>(bits >> 10 & 31), mantissa = static_cast<int>(bits & 1023);
+  const double magnitude = exponent == 31  ? (mantissa == 0 ? INFINITY : NAN)
+                           : exponent == 0 ? std::ldexp(mantissa, -24)
+                                           : std::ldexp(1024 + mantissa, exponent - 25);
+  return bits >> 15 != 0 ? -magnitude : magnitude;
+}
+double rounded_to_float16(double x) {
+  if (x == 0 || !std::isfinite(x)) return x;
+  const double unit = std::ldexp(1, std::max(std::ilogb(x), -14) - 10);
+  const double nearest = std::nearbyint(x / unit) * unit;  // ties to even
+  return std::fabs(nearest) < 65536 ? nearest : std::copysign(INFINITY, x);
+}
+
+// As a scalar and as the device converts.
+void expect_float16(Ops& ops, TestTensor in, const std::function<double(std::int64_t)>& expected) {
+  TestTensor out(DType::f16, in.shape()), back(DType::f32, in.shape());
+  ops.cast(out, in);
+  ops.cast(back, out);
+  for (const TestTensor& result : {out, back, in.converted(DType::f16)})
+    for (std::int64_t i = 0; i < in.size(); ++i) {
+      const double value = result.get(i), wanted = expected(i);
+      if (std::isnan(wanted))
+        ASSERT_TRUE(std::isnan(value)) << i;
+      else
+        ASSERT_TRUE(value == wanted && std::signbit(value) == std::signbit(wanted))
+            << in.get(i) << " became " << value << ", not " << wanted;
+    }
+}
+
+TEST_F(MemoryTest, CastKeepsEveryFloat16) {
+  TestTensor all(DType::f32, {65536});
+  for (std::int64_t i = 0; i < all.size(); ++i) all.set(i, value_of_float16(static_cast<std::uint32_t>(i)));
+  expect_float16(*ops_, all, [&](std::int64_t i) { return all.get(i); });
+}
+
+// Between and beyond all neighbours: a little below, at, and a little above each midpoint, and floats of
+// every exponent.
+TEST_F(MemoryTest, CastToFloat16RoundsToNearest) {
+  std::vector<float> values{65519.996f, 65520, 1e30f, INFINITY, -INFINITY, NAN, 0x1p-149f, -0.0f};
+  for (std::uint32_t bits = 0; bits < 0x7bff; ++bits) {
+    const auto middle = static_cast<float>((value_of_float16(bits) + value_of_float16(bits + 1)) / 2);
+    for (const float x : {std::nextafter(middle, 0.0f), middle, std::nextafter(middle, 1e9f)})
+      values.insert(values.end(), {x, -x});
+  }
+  std::normal_distribution<double> normal;
+  for (int exponent = -40; exponent < 40; ++exponent)
+    for (int i = 0; i < 1000; ++i)
+      values.push_back(static_cast<float>(std::ldexp(normal(generator_), exponent)));
+  TestTensor in(DType::f32, {static_cast<std::int64_t>(values.size())});
+  for (std::int64_t i = 0; i < in.size(); ++i) in.set(i, values[static_cast<std::size_t>(i)]);
+  expect_float16(*ops_, in, [&](std::int64_t i) { return rounded_to_float16(in.get(i)); });
 }
 
 TEST_F(MemoryTest, FillNormalScalesTheStream) {

@@ -31,12 +31,14 @@ TEST(SumOfSquares, DoesNotOverflowAndKeepsNan) {
   EXPECT_TRUE(std::isnan(ops->sum_of_squares(x)));
 }
 
-TEST(SumOfSquares, TakesBfloat16) {
+TEST(SumOfSquares, TakesLowPrecision) {
   const std::unique_ptr<Ops> ops = make_test_ops();
-  TestTensor x = filled(DType::bf16, {40000}, 1.5);
-  EXPECT_EQ(ops->sum_of_squares(x), 40000 * 2.25);
-  x.set(39999, INFINITY);
-  EXPECT_EQ(ops->sum_of_squares(x), INFINITY);
+  for (const DType dtype : low_precisions) {
+    TestTensor x = filled(dtype, {40000}, 1.5);
+    EXPECT_EQ(ops->sum_of_squares(x), 40000 * 2.25);
+    x.set(39999, INFINITY);
+    EXPECT_EQ(ops->sum_of_squares(x), INFINITY);
+  }
 }
 
 TEST(SumOfSquares, OfManyTensorsAreThoseOfEach) {
@@ -55,7 +57,7 @@ TEST(SumOfSquares, OfManyTensorsAreThoseOfEach) {
 TEST(SquaredDistance, IsExactToFloat64) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   std::mt19937_64 generator(7);
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
     for (const std::int64_t size : {1, 7, 300, 16385, 100003}) {
       TestTensor x = TestTensor::random(dtype, {size}, generator),
                  y = TestTensor::random(dtype, {size}, generator);

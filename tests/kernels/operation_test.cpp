@@ -60,15 +60,17 @@ TEST_P(PrecisionTest, Float32IsNearFloat64) {
 
 // Results that stay in float32 whatever the compute type may have that type's error where the plain formula
 // happens to be exact.
-TEST_P(PrecisionTest, Bf16IsWithinTwiceTheErrorOfThePlainFormula) {
-  const Tensors in = inputs(DType::bf16);
-  const Tensors expected = run(DType::f64, in), plain = operation().plain_bf16(in, test_case().scalars);
-  for (const auto& [name, result] : run(DType::bf16, in)) {
-    ASSERT_TRUE(plain.count(name)) << name;
-    const double plain_error = error_of(plain.at(name), expected.at(name));
-    EXPECT_LE(error_of(result, expected.at(name)), std::max(2 * plain_error, test_case().float32_bound))
-        << name;
-    EXPECT_LE(plain_error, 0.2) << name << ": the plain formula itself must be near";
+TEST_P(PrecisionTest, LowPrecisionIsWithinTwiceTheErrorOfThePlainFormula) {
+  for (const DType dtype : low_precisions) {
+    const Tensors in = inputs(dtype), expected = run(DType::f64, in);
+    const Tensors plain = operation().plain(in, test_case().scalars, RoundTo{dtype});
+    for (const auto& [name, result] : run(dtype, in)) {
+      SCOPED_TRACE(name + " in " + name_of(dtype));
+      ASSERT_TRUE(plain.count(name));
+      const double plain_error = error_of(plain.at(name), expected.at(name));
+      EXPECT_LE(error_of(result, expected.at(name)), std::max(2 * plain_error, test_case().float32_bound));
+      EXPECT_LE(plain_error, 0.2) << "the plain formula itself must be near";
+    }
   }
 }
 
@@ -85,7 +87,7 @@ TEST_P(PrecisionTest, AddsWhereItSaysSo) {
 }
 
 TEST_P(PrecisionTest, IsBitwiseTheSameOnEveryRun) {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     const Tensors in = inputs(dtype), first = run(dtype, in);
     for (int repetition = 0; repetition < 3; ++repetition)
       for (const auto& [name, result] : run(dtype, in))

@@ -1,6 +1,6 @@
 // One way to test every operation that has a backward. An Operation says how to run it and what the same
-// formula gives when it is done plainly in bfloat16; GradientTest and PrecisionTest (operation_test.cpp)
-// check it on the sizes that each operation's own file lists:
+// formula gives when it is done plainly in bfloat16 or float16; GradientTest and PrecisionTest
+// (operation_test.cpp) check it on the sizes that each operation's own file lists:
 //
 //     INSTANTIATE_TEST_SUITE_P(Gelu, GradientTest, testing::ValuesIn(cases), name_of_parameter);
 #pragma once
@@ -32,9 +32,9 @@ struct Operation {
   std::function<Tensors(Ops&, DType, const Tensors& inputs, const Scalars&, double begin)> run;
   std::vector<std::string> added;  // which of them are "+="
 
-  // The same results from the plain formula, every intermediate rounded to bfloat16, products and sums
+  // The same results from the plain formula, every intermediate rounded by `r`, products and sums
   // accumulated in full precision and rounded once: what an eager framework gives.
-  std::function<Tensors(const Tensors& inputs, const Scalars&)> plain_bf16;
+  std::function<Tensors(const Tensors& inputs, const Scalars&, const RoundTo& r)> plain;
 };
 
 // An operation on inputs of one size.
@@ -73,8 +73,5 @@ std::string name_of_parameter(const testing::TestParamInfo<OperationCase>& info)
 double error_of(const TestTensor& x, const TestTensor& reference);
 
 TestTensor filled(DType dtype, Shape shape, double value);
-
-// x rounded to bfloat16.
-inline double rounded(double x) { return static_cast<float>(bf16(static_cast<float>(x))); }
 
 }  // namespace flasheva

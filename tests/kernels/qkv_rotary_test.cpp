@@ -20,8 +20,8 @@ Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars&, double) {
 
 // x (d) from `from` on, turned by the angles of position t, each product and sum rounded.
 void rotate_plainly(TestTensor& out, std::int64_t into, const TestTensor& x, std::int64_t from,
-                    const Tensors& in, std::int64_t t, double direction, std::int64_t head_dim) {
-  const auto r = rounded;
+                    const Tensors& in, std::int64_t t, double direction, std::int64_t head_dim,
+                    const RoundTo& r) {
   const std::int64_t half = in.count("cosine") ? in.at("cosine").shape()[1] : 0;
   for (std::int64_t i = 0; i < head_dim; ++i) out.set(into + i, x.get(from + i));
   for (std::int64_t i = 0; i < half; ++i) {
@@ -33,7 +33,7 @@ void rotate_plainly(TestTensor& out, std::int64_t into, const TestTensor& x, std
   }
 }
 
-Tensors plain_bf16(const Tensors& in, const Scalars&) {
+Tensors plain(const Tensors& in, const Scalars&, const RoundTo& r) {
   const TestTensor &qkv = in.at("qkv"), &dq = in.at("dq");
   const std::int64_t B = dq.shape()[0], H = dq.shape()[1], T = dq.shape()[2], d = dq.shape()[3];
   TestTensor q(DType::f64, dq.shape()), k = q, v = q, dqkv(DType::f64, qkv.shape());
@@ -42,19 +42,19 @@ Tensors plain_bf16(const Tensors& in, const Scalars&) {
     for (std::int64_t h = 0; h < H; ++h)
       for (std::int64_t t = 0; t < T; ++t) {
         const std::int64_t fused = ((b * T + t) * H + h) * 3 * d, split = ((b * H + h) * T + t) * d;
-        rotate_plainly(q, split, qkv, fused, in, t, 1, d);
-        rotate_plainly(k, split, qkv, fused + d, in, t, 1, d);
-        rotate_plainly(v, split, qkv, fused + 2 * d, without_rotation, t, 1, d);
-        rotate_plainly(dqkv, fused, dq, split, in, t, -1, d);
-        rotate_plainly(dqkv, fused + d, in.at("dk"), split, in, t, -1, d);
-        rotate_plainly(dqkv, fused + 2 * d, in.at("dv"), split, without_rotation, t, -1, d);
+        rotate_plainly(q, split, qkv, fused, in, t, 1, d, r);
+        rotate_plainly(k, split, qkv, fused + d, in, t, 1, d, r);
+        rotate_plainly(v, split, qkv, fused + 2 * d, without_rotation, t, 1, d, r);
+        rotate_plainly(dqkv, fused, dq, split, in, t, -1, d, r);
+        rotate_plainly(dqkv, fused + d, in.at("dk"), split, in, t, -1, d, r);
+        rotate_plainly(dqkv, fused + 2 * d, in.at("dv"), split, without_rotation, t, -1, d, r);
       }
   return {{"q", q}, {"k", k}, {"v", v}, {"dqkv", dqkv}};
 }
 
 }  // namespace
 
-const Operation qkv_rotary{"qkv_rotary", run, {}, plain_bf16};
+const Operation qkv_rotary{"qkv_rotary", run, {}, plain};
 
 namespace {
 

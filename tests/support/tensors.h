@@ -59,6 +59,8 @@ class TestTensor {
         return read<float>(i);
       case DType::bf16:
         return static_cast<float>(read<bf16>(i));
+      case DType::f16:
+        return static_cast<float>(read<f16>(i));
       case DType::f64:
         return read<double>(i);
       case DType::i32:
@@ -74,6 +76,8 @@ class TestTensor {
         return write(i, static_cast<float>(value));
       case DType::bf16:
         return write(i, bf16(static_cast<float>(value)));
+      case DType::f16:
+        return write(i, f16(static_cast<float>(value)));
       case DType::f64:
         return write(i, value);
       case DType::i32:
@@ -98,6 +102,18 @@ class TestTensor {
   std::vector<std::byte> memory_;
   DType dtype_ = DType::f32;
   Shape shape_;
+};
+
+inline constexpr DType low_precisions[] = {DType::bf16, DType::f16};
+
+// Rounding to bfloat16 or float16, for formulas done plainly in it.
+struct RoundTo {
+  DType dtype;
+
+  double operator()(double x) const {
+    const auto narrow = static_cast<float>(x);
+    return dtype == DType::bf16 ? static_cast<float>(bf16(narrow)) : static_cast<float>(f16(narrow));
+  }
 };
 
 // ||x - reference|| / ||reference|| over all elements; infinite where anything is not finite. A reference of

@@ -7,14 +7,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/bf16.h"
-
 namespace flasheva {
 
 namespace simulator {
 
-inline float half_of(std::uint32_t pair, unsigned half) {
-  bf16 value;
+template <class T>
+float half_of(std::uint32_t pair, unsigned half) {
+  T value;
   value.bits = static_cast<std::uint16_t>(pair >> (16 * half));
   return static_cast<float>(value);
 }
@@ -24,46 +23,55 @@ struct Factors {
 };
 
 // Element (row, k) of a, (k, column) of b, out of the lanes' fragments.
-inline float element_of_a(const Exchange<Factors>& all, unsigned row, unsigned k) {
-  return half_of(all.of(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2], k % 2);
+template <class T>
+float element_of_a(const Exchange<Factors>& all, unsigned row, unsigned k) {
+  return half_of<T>(all.of(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2], k % 2);
 }
-inline float element_of_b(const Exchange<Factors>& all, unsigned k, unsigned column) {
-  return half_of(all.of(column * 4 + k % 8 / 2).b[k / 8], k % 2);
+template <class T>
+float element_of_b(const Exchange<Factors>& all, unsigned k, unsigned column) {
+  return half_of<T>(all.of(column * 4 + k % 8 / 2).b[k / 8], k % 2);
 }
 
-inline std::uint32_t pair_of(const bf16& low, const bf16& high) {
+template <class T>
+std::uint32_t pair_of(const T& low, const T& high) {
   return static_cast<std::uint32_t>(low.bits) | static_cast<std::uint32_t>(high.bits) << 16;
 }
 
 }  // namespace simulator
 
-inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+template <class T>
+void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   const simulator::Exchange<simulator::Factors> all({{a[0], a[1], a[2], a[3]}, {b0, b1}});
   const unsigned lane = simulator::coordinates.lane;
   for (unsigned i = 0; i < 4; ++i) {
     const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
     for (unsigned k = 0; k < 16; ++k)
-      c[i] += simulator::element_of_a(all, row, k) * simulator::element_of_b(all, k, column);
+      c[i] += simulator::element_of_a<T>(all, row, k) * simulator::element_of_b<T>(all, k, column);
   }
 }
 
-inline void load_matrices(std::uint32_t (&out)[4], const bf16* row) {
-  const simulator::Exchange<const bf16*> rows(row);
+template <class T>
+void load_matrices(std::uint32_t (&out)[4], const T* row) {
+  const simulator::Exchange<const T*> rows(row);
   const unsigned g = simulator::coordinates.lane / 4, t = simulator::coordinates.lane % 4;
   for (unsigned j = 0; j < 4; ++j) {
-    const bf16* own = rows.of(8 * j + g);
+    const T* own = rows.of(8 * j + g);
     out[j] = simulator::pair_of(own[2 * t], own[2 * t + 1]);
   }
 }
 
-inline void load_matrices_transposed(std::uint32_t (&out)[4], const bf16* row) {
-  const simulator::Exchange<const bf16*> rows(row);
+template <class T>
+void load_matrices_transposed(std::uint32_t (&out)[4], const T* row) {
+  const simulator::Exchange<const T*> rows(row);
   const unsigned g = simulator::coordinates.lane / 4, t = simulator::coordinates.lane % 4;
   for (unsigned j = 0; j < 4; ++j)
     out[j] = simulator::pair_of(rows.of(8 * j + 2 * t)[g], rows.of(8 * j + 2 * t + 1)[g]);
 }
 
-inline std::uint32_t pack(float low, float high) { return simulator::pair_of(bf16(low), bf16(high)); }
+template <class T>
+std::uint32_t pack(float low, float high) {
+  return simulator::pair_of(T(low), T(high));
+}
 
 inline float fast_exp2(float x) { return exp2f(x); }
 
