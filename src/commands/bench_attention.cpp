@@ -98,8 +98,7 @@ double median_milliseconds(Ops& ops, int repeats, const std::function<void()>& w
 void bench_attention(const BenchAttentionOptions& options) {
   if (options.kind == "eva" && options.window % options.chunk != 0)
     fail(ExitCode::usage, "--window {} is not a multiple of --chunk {}", options.window, options.chunk);
-  const DType compute =
-      *parse_name<Precision>(options.precision) == Precision::bf16 ? DType::bf16 : DType::f32;
+  const DType compute = compute_type(*parse_name<Precision>(options.precision));
   const auto ops = options.device.make_ops();
 
   Core core;

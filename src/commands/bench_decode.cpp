@@ -101,7 +101,7 @@ void bench_decode(const BenchDecodeOptions& options) {
     figures["peak_memory_bytes"] = peak_memory_bytes();
   }
   const std::int64_t D = model.hidden_size, I = model.intermediate_size;
-  const DType compute = precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const DType compute = compute_type(precision);
   const double flops = measure_gemm_peak(
       *ops, compute, {{B, 3 * D, D}, {B, I, D}, {B, D, I}, {B, model.vocab_size, D}, {4096, 4096, 4096}},
       0.3);

@@ -78,7 +78,7 @@ void bench_step(const BenchStepOptions& options) {
   const double step_seconds = median(seconds);
 
   const std::int64_t S = config.batch.sequences, T = config.data.sequence_length;
-  const DType compute = phase.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const DType compute = compute_type(phase.precision);
   const double peak =
       measure_gemm_peak(*ops, compute, shapes_of(model, std::min(config.batch.micro, S) * T), 0.5);
   const double speed = step_flops(model, trainer.parameters(), S, T) / step_seconds;

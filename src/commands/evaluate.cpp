@@ -139,7 +139,7 @@ void add_evaluate(CLI::App& program) {
   command
       ->add_option("--sequence-length", options->sequence_length, "tokens a sequence; of a question: at most")
       ->check(CLI::PositiveNumber);
-  command->add_option("--precision", options->precision, "fp32 or bf16")
+  command->add_option("--precision", options->precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember(names_of<Precision>()));
   command->add_flag("--attention-error", options->attention_error,
                     "also how far each layer's attention is from exact softmax attention");

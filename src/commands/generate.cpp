@@ -147,7 +147,7 @@ void add_generate(CLI::App& program) {
   command->add_option("--seed", sampling.seed, "of the random draws");
   command->add_option("--stop", generation.stop, "end before this text; may be given several times")
       ->check([](const std::string& text) { return text.empty() ? "--stop must not be empty" : ""; });
-  command->add_option("--precision", options->precision, "fp32 or bf16")
+  command->add_option("--precision", options->precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember(names_of<Precision>()));
   options->device.add_to(*command);
   command->callback([options] { run(*options); });

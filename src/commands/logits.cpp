@@ -63,7 +63,7 @@ void add_logits(CLI::App& program) {
   command->add_option("--tokens", options->tokens, "safetensors file with int32 `tokens` (B, T)")->required();
   command->add_option("--output", options->output, "safetensors file to write, float32 `logits` (B, T, V)")
       ->required();
-  command->add_option("--precision", options->precision, "fp32 or bf16")
+  command->add_option("--precision", options->precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember(names_of<Precision>()));
   options->device.add_to(*command);
   command->callback([options] { run(*options); });

@@ -65,7 +65,7 @@ void run(const Options& options) {
   const bool on_gpu = ops->device() == Device::cuda;
   std::size_t largest = 0;
   for (std::size_t i = 0; i < plans.size(); ++i) {
-    const DType compute = config.phases[i].precision == Precision::bf16 ? DType::bf16 : DType::f32;
+    const DType compute = compute_type(config.phases[i].precision);
     const std::int64_t side = on_gpu ? 4096 : 512;
     const double peak = measure_gemm_peak(*ops, compute, {{side, side, side}}, 0.1);
     print_phase(config, model, config.phases[i], plans[i], peak);

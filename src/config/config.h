@@ -11,12 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "kernels/tensor.h"
 #include "src/config/model_config.h"
 
 namespace flasheva {
 
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
-enum class Precision : std::uint8_t { fp32, bf16 };
+enum class Precision : std::uint8_t { fp32, bf16, fp16 };
 enum class ScheduleKind : std::uint8_t { constant, linear, cosine };
 
 struct RunConfig {
@@ -69,6 +70,16 @@ struct ScheduleConfig {
   double min_lr_ratio = 0.1;
 };
 
+// Precision fp16 alone; what the keys do: training/loss_scaler.h.
+struct LossScaleConfig {
+  // Powers of two up to here. No gradient is so small that it would need more.
+  static constexpr double largest = 1 << 24;
+
+  double initial = 1 << 16, minimum = 1;
+  std::int64_t growth_interval = 2000;  // steps
+  std::int64_t hysteresis = 2;          // overflows
+};
+
 struct PhaseConfig {
   std::string name;
   std::int64_t steps = 0;
@@ -76,6 +87,7 @@ struct PhaseConfig {
   std::vector<std::string> train;  // attention | all | globs over tensor names
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
+  LossScaleConfig loss_scale;
 };
 
 struct CheckpointSection {
@@ -158,6 +170,11 @@ const char* to_string(DeviceChoice device);
 const char* to_string(Precision precision);
 const char* to_string(ScheduleKind kind);
 const char* to_string(SpikeAction action);
+
+// What weights and activations are stored as.
+constexpr DType compute_type(Precision precision) {
+  return precision == Precision::bf16 ? DType::bf16 : precision == Precision::fp16 ? DType::f16 : DType::f32;
+}
 
 // The value of a name, nullopt if there is none; all names of an enumeration.
 template <class Enum>

@@ -69,20 +69,26 @@ json to_json(const DataSection& data) {
 json to_json(const PhaseConfig& phase) {
   const OptimizerConfig& optimizer = phase.optimizer;
   const ScheduleConfig& schedule = phase.schedule;
-  return {{"name", phase.name},
-          {"steps", phase.steps},
-          {"precision", to_string(phase.precision)},
-          {"train", phase.train},
-          {"optimizer",
-           {{"lr", optimizer.lr},
-            {"betas", json::array({optimizer.beta1, optimizer.beta2})},
-            {"eps", optimizer.eps},
-            {"weight_decay", optimizer.weight_decay},
-            {"clip", optimizer.clip}}},
-          {"schedule",
-           {{"kind", to_string(schedule.kind)},
-            {"warmup", schedule.warmup},
-            {"min_lr_ratio", schedule.min_lr_ratio}}}};
+  json out = {{"name", phase.name},
+              {"steps", phase.steps},
+              {"precision", to_string(phase.precision)},
+              {"train", phase.train},
+              {"optimizer",
+               {{"lr", optimizer.lr},
+                {"betas", json::array({optimizer.beta1, optimizer.beta2})},
+                {"eps", optimizer.eps},
+                {"weight_decay", optimizer.weight_decay},
+                {"clip", optimizer.clip}}},
+              {"schedule",
+               {{"kind", to_string(schedule.kind)},
+                {"warmup", schedule.warmup},
+                {"min_lr_ratio", schedule.min_lr_ratio}}}};
+  if (phase.precision == Precision::fp16)
+    out["loss_scale"] = {{"initial", phase.loss_scale.initial},
+                         {"growth_interval", phase.loss_scale.growth_interval},
+                         {"hysteresis", phase.loss_scale.hysteresis},
+                         {"minimum", phase.loss_scale.minimum}};
+  return out;
 }
 
 // What a resumed run may have different: it changes neither the losses nor the weights.

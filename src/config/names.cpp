@@ -62,8 +62,8 @@ struct Table<DeviceChoice> {
 
 template <>
 struct Table<Precision> {
-  static constexpr auto names =
-      std::to_array<Name<Precision>>({{Precision::fp32, "fp32"}, {Precision::bf16, "bf16"}});
+  static constexpr auto names = std::to_array<Name<Precision>>(
+      {{Precision::fp32, "fp32"}, {Precision::bf16, "bf16"}, {Precision::fp16, "fp16"}});
 };
 
 template <>

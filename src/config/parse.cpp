@@ -1,3 +1,4 @@
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -131,10 +132,37 @@ void check_warmup(const PhaseConfig& phase, const YamlNode& schedule, const Plac
                                      phase.schedule.warmup, phase.steps));
 }
 
-PhaseConfig read_phase(const YamlNode& node, const std::string& path) {
+// The bits of a float32 number times a power of two are its own.
+void read_power_of_two(const Section& section, const std::string& key, double& out) {
+  constexpr Range range = {.low = 1, .high = LossScaleConfig::largest, .text = "from 1 to 16777216"};
+  section.read(key, out, range);
+  int exponent = 0;
+  if (std::frexp(out, &exponent) != 0.5)
+    fail_at(section.find(key)->place,
+            fmt::format("{} is {}; it must be a power of two", section.path(key), out));
+}
+
+LossScaleConfig read_loss_scale(const YamlNode& node, const std::string& path, Precision precision) {
   const Section section(
-      node, path,
-      {.required = {"name", "steps", "train", "optimizer"}, .optional = {"precision", "schedule"}});
+      node, path, {.required = {}, .optional = {"initial", "growth_interval", "hysteresis", "minimum"}});
+  if (precision != Precision::fp16)
+    fail_at(node.place, fmt::format("{}: only precision fp16 scales its loss; this phase has {}", path,
+                                    to_string(precision)));
+  LossScaleConfig scale;
+  read_power_of_two(section, "initial", scale.initial);
+  section.read("growth_interval", scale.growth_interval);
+  section.read("hysteresis", scale.hysteresis);
+  read_power_of_two(section, "minimum", scale.minimum);
+  if (scale.minimum > scale.initial)
+    fail_at(section.place({"minimum", "initial"}),
+            fmt::format("{}: minimum {} is above initial {}", path, scale.minimum, scale.initial));
+  return scale;
+}
+
+PhaseConfig read_phase(const YamlNode& node, const std::string& path) {
+  const Section section(node, path,
+                        {.required = {"name", "steps", "train", "optimizer"},
+                         .optional = {"precision", "schedule", "loss_scale"}});
   PhaseConfig phase;
   section.read("name", phase.name);
   section.read("steps", phase.steps);
@@ -148,6 +176,8 @@ PhaseConfig read_phase(const YamlNode& node, const std::string& path) {
     phase.schedule = read_schedule(*schedule, section.path("schedule"));
     check_warmup(phase, *schedule, section.place({"steps"}), path);
   }
+  if (const YamlNode* scale = section.find("loss_scale"))
+    phase.loss_scale = read_loss_scale(*scale, section.path("loss_scale"), phase.precision);
   return phase;
 }
 

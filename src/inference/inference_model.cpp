@@ -9,7 +9,7 @@ namespace flasheva {
 LoadedModel::LoadedModel(const std::filesystem::path& folder, Ops& ops, Precision precision)
     : ops_(ops),
       config_(read_model_config(folder)),
-      compute_(precision == Precision::bf16 ? DType::bf16 : DType::f32),
+      compute_(flasheva::compute_type(precision)),
       parameters_(config_),
       network_(config_, parameters_) {
   take_memory();
@@ -20,7 +20,7 @@ LoadedModel::LoadedModel(const std::filesystem::path& folder, Ops& ops, Precisio
 LoadedModel::LoadedModel(const ModelConfig& config, Ops& ops, Precision precision, std::uint64_t seed)
     : ops_(ops),
       config_(config),
-      compute_(precision == Precision::bf16 ? DType::bf16 : DType::f32),
+      compute_(flasheva::compute_type(precision)),
       parameters_(config_),
       network_(config_, parameters_) {
   take_memory();

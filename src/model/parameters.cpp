@@ -90,7 +90,8 @@ void ParameterTable::plan_masters(MemoryPlan& plan, DType dtype) {
 void ParameterTable::plan_weights(MemoryPlan& plan, DType compute) {
   for (Parameter& parameter : parameters_) {
     parameter.weight = parameter.master;
-    if (compute == DType::bf16) plan.add(parameter.weight, "weights, bfloat16", compute, parameter.shape);
+    if (is_low_precision(compute))
+      plan.add(parameter.weight, std::string("weights, ") + name_of(compute), compute, parameter.shape);
   }
 }
 

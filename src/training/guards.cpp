@@ -15,6 +15,8 @@ bool Guards::accepts(const StepResult& result) const {
 }
 
 std::string Guards::judge(const StepResult& result, const std::string& where) {
+  wants_roll_back_ = false;
+  if (result.overflow) return judge_overflow(result, where);
   const bool spike = result.not_finite.empty() && spikes_.is_spike(result.loss);
   wants_roll_back_ = spike && config_.spike_action == SpikeAction::rollback;
   const std::string leap = fmt::format("loss {:.4f} leaps by {:.1f} robust standard deviations", result.loss,
@@ -33,6 +35,18 @@ std::string Guards::judge(const StepResult& result, const std::string& where) {
                               "those before them; lower optimizer.lr or lengthen schedule.warmup",
                               where, fault, skips_in_a_row_, config_.max_skips));
   return fault + "; the step changes nothing";
+}
+
+std::string Guards::judge_overflow(const StepResult& result, const std::string& where) const {
+  if (result.exhausted)
+    fail_together(communicator_, ExitCode::numeric,
+                  fmt::format("{}: gradients overflow at loss scale {}, the lowest that loss_scale.minimum "
+                              "allows; the first that is not finite: {}; weights are those before; lower "
+                              "optimizer.lr, or use precision bf16 or fp32",
+                              where, result.loss_scale, result.gradient.first_non_finite));
+  const char* then = result.next_loss_scale < result.loss_scale ? "scale now" : "scale stays";
+  return fmt::format("gradients overflow at loss scale {}; skipped, {} {}", result.loss_scale, then,
+                     result.next_loss_scale);
 }
 
 void Guards::rolled_back() {

@@ -21,7 +21,8 @@ class Guards {
   bool accepts(const StepResult& result) const;
 
   // What to say of a step that was judged, "" for an ordinary one. Error{numeric} after more than max_skips
-  // steps without an update in a row; `where` names phase and step.
+  // steps without an update in a row, where overflows that only lower the loss scale do not count, and where
+  // an overflow finds it at its minimum; `where` names phase and step.
   std::string judge(const StepResult& result, const std::string& where);
 
   // Whether the last judged step asks to go back to the last checkpoint.
@@ -32,6 +33,8 @@ class Guards {
   void compare_weights(const Trainer& trainer, const std::string& where) const;
 
  private:
+  std::string judge_overflow(const StepResult& result, const std::string& where) const;
+
   const GuardsSection& config_;
   Communicator& communicator_;
   SpikeDetector spikes_;

@@ -57,7 +57,7 @@ void Optimizer::plan(MemoryPlan& plan, ParameterTable& parameters, bool sharded,
                {segment.count});
 }
 
-GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator) const {
+GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator, double loss_scale) const {
   std::vector<Tensor> gradients;
   for (const Segment& segment : segments_)
     gradients.push_back(elements(segment.parameter->gradient, segment.first, segment.count));
@@ -80,20 +80,21 @@ GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator) const {
     norms.by_part[part_of(parameter.name)] += squares[i];
     total += squares[i];
   }
-  norms.global = std::sqrt(total);
-  for (auto& [part, sum] : norms.by_part) sum = std::sqrt(sum);
+  norms.global = std::sqrt(total) / loss_scale;
+  for (auto& [part, sum] : norms.by_part) sum = std::sqrt(sum) / loss_scale;
   return norms;
 }
 
 void Optimizer::update(Ops& ops, Communicator& communicator, const OptimizerConfig& config, double lr,
-                       std::int64_t step, double gradient_norm, Tensor scratch) {
+                       std::int64_t step, double gradient_norm, double loss_scale, Tensor scratch) {
   AdamWConfig adamw;
   adamw.lr = lr;
   adamw.beta1 = config.beta1;
   adamw.beta2 = config.beta2;
   adamw.eps = config.eps;
   adamw.step = step;
-  if (config.clip > 0) adamw.gradient_scale = std::min(1.0, config.clip / (gradient_norm + 1e-6));
+  const double clipping = config.clip > 0 ? std::min(1.0, config.clip / (gradient_norm + 1e-6)) : 1;
+  adamw.gradient_scale = clipping / loss_scale;
   for (Segment& segment : segments_) {
     const Parameter& parameter = *segment.parameter;
     adamw.weight_decay = parameter.shape.rank() >= 2 ? config.weight_decay : 0.0;

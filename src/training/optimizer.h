@@ -39,14 +39,15 @@ class Optimizer {
   // Foresees the moments of rank `rank` of `ranks`; those of `parameters` that are trained must be selected.
   void plan(MemoryPlan& plan, ParameterTable& parameters, bool sharded, int rank, int ranks);
 
-  // Of gradients that are sums over ranks, everywhere or on this rank's share; the same on all ranks.
-  GradientNorms norms(Ops& ops, Communicator& communicator) const;
+  // Of gradients / loss_scale; gradients are sums over ranks, everywhere or on this rank's share. The same on
+  // all ranks.
+  GradientNorms norms(Ops& ops, Communicator& communicator, double loss_scale) const;
 
-  // gradients x min(1, clip / (norm + 1e-6)) enter AdamW; clip 0: off. `step` counts this phase's updates
-  // from 1. Weight decay on tensors of two or more dimensions only. Refreshes the bfloat16 copies where there
-  // are any. `scratch` is of one bucket.
+  // gradients / loss_scale x min(1, clip / (gradient_norm + 1e-6)) enter AdamW; clip 0: off. `step` counts
+  // this phase's updates from 1. Weight decay on tensors of two or more dimensions only. Refreshes the copies
+  // in 16 bits where there are any. `scratch` is of one bucket.
   void update(Ops& ops, Communicator& communicator, const OptimizerConfig& config, double lr,
-              std::int64_t step, double gradient_norm, Tensor scratch);
+              std::int64_t step, double gradient_norm, double loss_scale, Tensor scratch);
 
   std::vector<Segment>& segments() { return segments_; }
   bool sharded() const { return sharded_; }

@@ -224,6 +224,7 @@ class Recipe {
     entry["loss"] = result.loss;
     entry["lr"] = result.lr;
     entry["grad_norm"] = result.gradient.global;
+    if (phase.precision == Precision::fp16) entry["loss_scale"] = result.loss_scale;
     entry["tokens_per_second"] = speed;
     entry["peak_memory_bytes"] = peak_memory_bytes();
     if (progress_.step % config_.log.layers_every == 0) entry["grad_norm_by_part"] = result.gradient.by_part;

@@ -49,6 +49,16 @@ Progress progress_in(const nlohmann::json& state) {
   return progress;
 }
 
+nlohmann::json to_json(const LossScaler::State& state) {
+  return {{"scale", state.scale}, {"finite_steps", state.finite_steps}, {"overflows", state.overflows}};
+}
+
+std::optional<LossScaler::State> loss_scale_in(const nlohmann::json& state) {
+  const auto found = state.find("loss_scale");
+  if (found == state.end()) return {};
+  return LossScaler::State{found->at("scale"), found->at("finite_steps"), found->at("overflows")};
+}
+
 }  // namespace
 
 RunState::RunState(const Config& config, const ModelConfig& before, const ModelConfig& model,
@@ -156,6 +166,7 @@ void RunState::go_on_from(const FoundCheckpoint& found) {
   progress = progress_in(found.state);
   load_parameters(trainer_.parameters(), model_config_, model_config_, found.folder, ops_);
   resumed_from_ = found.folder;
+  resumed_loss_scale_ = loss_scale_in(found.state);
   if (progress.step_in_phase == config_.phases.at(static_cast<std::size_t>(progress.phase)).steps) {
     ++progress.phase;
     progress.step_in_phase = progress.skipped_in_phase = 0;
@@ -174,10 +185,12 @@ void RunState::report_swap(const SwapReport& report) {
 // --- phases and checkpoints
 // ------------------------------------------------------------------------------------
 
-// The optimizer's state starts anew with each phase.
+// The state of optimizer and loss scaler starts anew with each phase.
 void RunState::begin_phase(const PhaseConfig& phase) {
   trainer_.begin_phase(phase);
-  if (progress.step_in_phase > 0) together([&] { load_moments(); });
+  if (progress.step_in_phase == 0) return;
+  together([&] { load_moments(); });
+  if (trainer_.loss_scaler()) trainer_.loss_scaler()->restore(resumed_loss_scale_.value());
 }
 
 void RunState::load_moments() {
@@ -223,6 +236,7 @@ std::uintmax_t RunState::checkpoint_bytes() const {
 
 nlohmann::json RunState::checkpoint_state() const {
   nlohmann::json state = to_json(progress);
+  if (trainer_.loss_scaler()) state["loss_scale"] = to_json(trainer_.loss_scaler()->state());
   state["metrics_bytes"] = metrics_->bytes();
   state["config"] = to_json(config_);
   return state;

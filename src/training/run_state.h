@@ -76,11 +76,12 @@ class RunState {
   HostStaging staging_;  // of tensors between device and files
   const bool writes_;    // rank 0
   const std::filesystem::path output_;
-  std::optional<MetricsLog> metrics_;                  // where writes_
-  std::optional<TensorboardLog> tensorboard_;          // where writes_ and asked for
-  std::unique_ptr<Tokenizer> tokenizer_;               // where writes_
-  std::filesystem::path tokenizer_folder_;             // empty: no tokenizer
-  std::optional<std::filesystem::path> resumed_from_;  // where the current phase's moments are
+  std::optional<MetricsLog> metrics_;                    // where writes_
+  std::optional<TensorboardLog> tensorboard_;            // where writes_ and asked for
+  std::unique_ptr<Tokenizer> tokenizer_;                 // where writes_
+  std::filesystem::path tokenizer_folder_;               // empty: no tokenizer
+  std::optional<std::filesystem::path> resumed_from_;    // where the current phase's moments are
+  std::optional<LossScaler::State> resumed_loss_scale_;  // of the current phase, in float16
 };
 
 }  // namespace flasheva

@@ -14,8 +14,6 @@ namespace flasheva {
 
 namespace {
 
-DType compute_type(Precision precision) { return precision == Precision::bf16 ? DType::bf16 : DType::f32; }
-
 MemoryPlan plan_of_masters(ParameterTable& parameters) {
   MemoryPlan plan;
   parameters.plan_masters(plan, DType::f32);
@@ -79,7 +77,7 @@ Buffer Trainer::memory_of_phases() const {
   const bool could_shard = communicator_.size() > 1 && !config_.distributed.shard_optimizer;
   return memory_for(largest, largest.bytes() - plan_of_masters(parameters).bytes(), ops_,
                     fmt::format("lower batch.micro or data.sequence_length, or set a phase's precision to "
-                                "bf16{} (`flasheva plan` shows what is taken)",
+                                "bf16 or fp16{} (`flasheva plan` shows what is taken)",
                                 could_shard ? " or distributed.shard_optimizer to true" : ""));
 }
 
@@ -106,6 +104,8 @@ void Trainer::begin_phase(const PhaseConfig& phase) {
   host_memory_ = Buffer(apart.bytes());
   host_memory_.bind(apart);
   model_.network.prepare(ops_);
+  loss_scaler_.reset();
+  if (phase.precision == Precision::fp16) loss_scaler_.emplace(phase.loss_scale);
   for (Parameter& parameter : model_.parameters.all()) {
     if (compute_type(phase.precision) == DType::f32) continue;
     ops_.cast(parameter.weight, parameter.master);
@@ -145,7 +145,9 @@ StepResult Trainer::step_on_batch(const Progress& progress, const Accept& accept
   // 3. Forward and backward of every micro batch, gradients added up; during the last one, those that are
   // final
   //    are summed over ranks.
-  std::array<double, 1> nats{forward_backward(static_cast<std::int64_t>(counted[0]), progress)};
+  if (loss_scaler_) result.loss_scale = loss_scaler_->scale();
+  std::array<double, 1> nats{
+      forward_backward(static_cast<std::int64_t>(counted[0]), result.loss_scale, progress)};
 
   // 4. The sums over ranks that are still missing.
   gradient_sum_.finish();
@@ -153,7 +155,8 @@ StepResult Trainer::step_on_batch(const Progress& progress, const Accept& accept
   result.loss = counted[0] > 0 ? nats[0] / counted[0] : 0;
 
   // 5. The global norm; nothing that is not finite reaches the weights.
-  result.gradient = work_.optimizer.norms(ops_, communicator_);
+  result.gradient = work_.optimizer.norms(ops_, communicator_, result.loss_scale);
+  adapt_loss_scale(result);
   if (!std::isfinite(result.loss) || !result.gradient.first_non_finite.empty())
     result.not_finite = place_not_finite(result);
   result.updated = result.not_finite.empty() && (!accept || accept(result));
@@ -162,8 +165,19 @@ StepResult Trainer::step_on_batch(const Progress& progress, const Accept& accept
   const std::int64_t updates = progress.step_in_phase - progress.skipped_in_phase;
   if (result.updated)
     work_.optimizer.update(ops_, communicator_, phase_->optimizer, result.lr, updates + 1,
-                           result.gradient.global, work_.sum_scratch);
+                           result.gradient.global, result.loss_scale, work_.sum_scratch);
   return result;
+}
+
+// A loss that is not finite itself is none of the scale's business: no other scale would make it so.
+void Trainer::adapt_loss_scale(StepResult& result) {
+  if (!loss_scaler_ || !std::isfinite(result.loss)) return;
+  result.overflow = !result.gradient.first_non_finite.empty();
+  if (result.overflow)
+    result.exhausted = !loss_scaler_->overflow();
+  else
+    loss_scaler_->finite();
+  result.next_loss_scale = loss_scaler_->scale();
 }
 
 // The first place of all ranks; every rank knows that there is one, as sums over ranks are the same on each.
@@ -179,7 +193,7 @@ std::string Trainer::place_not_finite(const StepResult& result) {
   return layer < layers ? fmt::format("layer {}, forward", layer) : "head, forward";
 }
 
-double Trainer::forward_backward(std::int64_t counted, const Progress& progress) {
+double Trainer::forward_backward(std::int64_t counted, double loss_scale, const Progress& progress) {
   for (Parameter& parameter : model_.parameters.all())
     if (parameter.trained) ops_.zero(parameter.gradient);
   const auto& attention = config_.model.attention;
@@ -193,7 +207,7 @@ double Trainer::forward_backward(std::int64_t counted, const Progress& progress)
                       compute_type(config_.distributed.reduce_dtype));
   const int none = model_.network.config().num_hidden_layers + 1;
   layer_not_finite_ = none;
-  const double scale = counted > 0 ? 1.0 / static_cast<double>(counted) : 0;
+  const double scale = counted > 0 ? loss_scale / static_cast<double>(counted) : 0;
   const std::int64_t micro = std::min(config_.batch.micro, sequences_);
   double nats = 0;
   for (std::int64_t first = 0; first < sequences_; first += micro) {

@@ -16,6 +16,7 @@
 #include "src/model/gpt_neox.h"
 #include "src/model/token_staging.h"
 #include "src/training/batches.h"
+#include "src/training/loss_scaler.h"
 #include "src/training/optimizer.h"
 
 namespace flasheva {
@@ -37,6 +38,12 @@ struct StepResult {
   // Where the first value that is not finite appeared ("layer 3, forward"); "" if all are.
   std::string not_finite;
   bool updated = false;  // if not, weights and moments are as before, bit for bit
+
+  double loss_scale = 1;  // of this step; 1 but in float16
+  // In float16 the loss was finite and the gradients were not: the loss scale is now next_loss_scale, or
+  // `exhausted`.
+  bool overflow = false, exhausted = false;
+  double next_loss_scale = 1;
 };
 
 struct ValidationResult {
@@ -59,9 +66,10 @@ class Trainer {
   const ParameterTable& parameters() const { return model_.parameters; }
   GptNeoX& model() { return model_.network; }
   Optimizer& optimizer() { return work_.optimizer; }
+  std::optional<LossScaler>& loss_scaler() { return loss_scaler_; }  // in a phase in float16
 
-  // Selects the phase's trained tensors and gives it the run's memory; optimizer state starts at 0. Call it
-  // once the masters hold their values.
+  // Selects the phase's trained tensors and gives it the run's memory; optimizer state starts at 0 and the
+  // loss scale as the phase says. Call it once the masters hold their values.
   void begin_phase(const PhaseConfig& phase);
 
   // Asked once loss and gradient are known and finite; a step that is not accepted changes nothing.
@@ -103,7 +111,8 @@ class Trainer {
   Buffer memory_of_masters();
   Buffer memory_of_phases() const;
   TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;  // on the device
-  double forward_backward(std::int64_t counted, const Progress& progress);
+  double forward_backward(std::int64_t counted, double loss_scale, const Progress& progress);
+  void adapt_loss_scale(StepResult& result);
   std::string place_not_finite(const StepResult& result);
   void sum_gradients_behind(int layer);
 
@@ -117,6 +126,7 @@ class Trainer {
   const PhaseConfig* phase_ = nullptr;
   std::int64_t first_sequence_, sequences_;  // this rank's share of the global batch
   Work work_;
+  std::optional<LossScaler> loss_scaler_;
   int layer_not_finite_ = 0;  // of this rank, in the current step; see place_not_finite
 };
 

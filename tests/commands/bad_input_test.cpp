@@ -119,7 +119,7 @@ TEST_F(BadInput, WrongTypesAndImpossibleValues) {
   expect_refused(yaml_with("window: 8", "window: 10"), "window");
   expect_refused(yaml_with("default: eva", "default: evaa"), "eva");
   expect_refused(yaml_with("{1: full}", "{2: full}"), "model.attention.layers");
-  expect_refused(yaml_with("precision: bf16", "precision: fp16"), "precision");
+  expect_refused(yaml_with("precision: bf16", "precision: fp8"), "precision");
   expect_refused(yaml_with("keep: 2", "keep: 0"), "checkpoint.keep");
   expect_refused(yaml_with("train: [all]", "train: [al]"), "'al' names no tensor");
   expect_refused(yaml_with("sequences: 4", "sequences: 99999999999999999999"), "batch.sequences");

@@ -173,9 +173,12 @@ TEST_F(Commands, LogitsOfABatchAreThoseOfItsRows) {
     rows.insert(rows.end(), one.begin(), one.end());
   }
   EXPECT_LE(relative_difference(batch, rows), 1e-6);
-  const double bf16 = relative_difference(space->logits(tuned(), tokens, 3, {"--precision", "bf16"}), batch);
-  EXPECT_GT(bf16, 1e-4);
-  EXPECT_LT(bf16, 0.05);
+  for (const auto& [precision, bound] : {std::pair{"bf16", 0.05}, {"fp16", 0.05 / 8}}) {
+    const double difference =
+        relative_difference(space->logits(tuned(), tokens, 3, {"--precision", precision}), batch);
+    EXPECT_GT(difference, 1e-4) << precision;
+    EXPECT_LT(difference, bound) << precision;
+  }
 }
 
 // ---- convert

@@ -100,7 +100,7 @@ const BadInput types[] = {
     {"UnknownDevice", "runs/tiny}", "r, device: tpu}",
      "run.yaml:1:26: run.device: unknown value 'tpu'; did you mean 'cpu'?"},
     {"UnknownPrecision", "steps: 20", "steps: 20, precision: mixed",
-     "run.yaml:6:42: phases.0.precision: unknown value 'mixed'; known: fp32, bf16"},
+     "run.yaml:6:42: phases.0.precision: unknown value 'mixed'; known: fp32, bf16, fp16"},
     {"LayerKeyIsAName", model, "{from: m, attention: {layers: {first: full}}}",
      "run.yaml:2:39: model.attention.layers: a layer's number: expected an integer, found 'first'"},
     {"LayerKindIsUnknown", model, "{from: m, attention: {layers: {2: fulll}}}",
@@ -108,6 +108,16 @@ const BadInput types[] = {
 };
 
 const BadInput values[] = {
+    {"LossScaleWithoutFp16", "steps: 20", "steps: 20, precision: bf16, loss_scale: {initial: 4}",
+     "run.yaml:6:60: phases.0.loss_scale: only precision fp16 scales its loss; this phase has bf16"},
+    {"LossScaleIsNoPowerOfTwo", "steps: 20", "steps: 20, precision: fp16, loss_scale: {initial: 1000}",
+     "run.yaml:6:70: phases.0.loss_scale.initial is 1000; it must be a power of two"},
+    {"LossScaleTooLarge", "steps: 20", "steps: 20, precision: fp16, loss_scale: {initial: 33554432}",
+     "run.yaml:6:70: phases.0.loss_scale.initial is 33554432; it must be from 1 to 16777216"},
+    {"LossScaleMinimumAboveInitial", "steps: 20", "steps: 20, precision: fp16, loss_scale: {minimum: 131072}",
+     "run.yaml:6:70: phases.0.loss_scale: minimum 131072 is above initial 65536"},
+    {"LossScaleHysteresis", "steps: 20", "steps: 20, precision: fp16, loss_scale: {hysteresis: 0}",
+     "run.yaml:6:73: phases.0.loss_scale.hysteresis is 0; it must be an integer from 1 to 2147483647"},
     {"ZeroBatch", "sequences: 8", "sequences: 0",
      "run.yaml:4:20: batch.sequences is 0; it must be an integer from 1 to 2147483647"},
     {"NegativeSteps", "steps: 20", "steps: -1",

@@ -74,7 +74,8 @@ model:
 data: {train: a.h5, validation: b.h5, sequence_length: 64, shuffle: false}
 batch: {sequences: 4, micro: 8}
 phases:
-  - {name: p, steps: 7, precision: bf16, train: [attention, "*.mlp.*"],
+  - {name: p, steps: 7, precision: fp16, train: [attention, "*.mlp.*"],
+     loss_scale: {initial: 4096, growth_interval: 50, hysteresis: 3, minimum: 16},
      optimizer: {lr: .5, betas: [0, 0.5], eps: 1e-6, weight_decay: 0, clip: 0},
      schedule: {kind: linear, warmup: 7, min_lr_ratio: 0}}
 checkpoint: {every: 5, keep: 2}
@@ -114,7 +115,11 @@ log: {every: 8, layers_every: 9, tensorboard: false}
   EXPECT_FALSE(config.data.shuffle);
   EXPECT_EQ(config.batch.micro, 8);  // more than the batch: it is simply not filled
   const PhaseConfig& phase = config.phases.at(0);
-  EXPECT_EQ(phase.precision, Precision::bf16);
+  EXPECT_EQ(phase.precision, Precision::fp16);
+  EXPECT_EQ(phase.loss_scale.initial, 4096);
+  EXPECT_EQ(phase.loss_scale.growth_interval, 50);
+  EXPECT_EQ(phase.loss_scale.hysteresis, 3);
+  EXPECT_EQ(phase.loss_scale.minimum, 16);
   EXPECT_THAT(phase.train, ElementsAre("attention", "*.mlp.*"));
   EXPECT_EQ(phase.optimizer.lr, 0.5);
   EXPECT_EQ(phase.optimizer.beta1, 0);

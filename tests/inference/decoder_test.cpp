@@ -159,24 +159,31 @@ TEST(Decoder, CachesGrowByChunksAndNotByTokens) {
   EXPECT_EQ(bytes("models/sliding", 2000), bytes("models/sliding", 1000));
 }
 
-TEST(Decoder, Bfloat16IsNearFloat32) {
+TEST(Decoder, LowPrecisionIsNearFloat32) {
   const auto ops = make_device_ops();
   Decoder wide(fixture("models/eva-block"), *ops, Precision::fp32, {1, 40});
-  Decoder narrow(fixture("models/eva-block"), *ops, Precision::bf16, {1, 40});
-  EXPECT_EQ(2 * narrow.cache_bytes(), wide.cache_bytes());
-  EXPECT_EQ(2 * narrow.weight_bytes(), wide.weight_bytes());
   const std::int64_t V = wide.config().vocab_size;
   const std::vector<std::int32_t> tokens = random_tokens(40, V, 3);
-  std::vector<float> a(static_cast<std::size_t>(V)), b = a;
-  wide.prefill(a, 0, std::span(tokens).first(20)), narrow.prefill(b, 0, std::span(tokens).first(20));
-  for (std::int32_t n = 20; n < 40; ++n) {
-    const NextToken next{0, n, tokens[static_cast<std::size_t>(n)]};
-    wide.decode(a, std::span(&next, 1)), narrow.decode(b, std::span(&next, 1));
-  }
+  const auto last_logits = [&](Decoder& decoder) {
+    std::vector<float> logits(static_cast<std::size_t>(V));
+    decoder.prefill(logits, 0, std::span(tokens).first(20));
+    for (std::int32_t n = 20; n < 40; ++n) {
+      const NextToken next{0, n, tokens[static_cast<std::size_t>(n)]};
+      decoder.decode(logits, std::span(&next, 1));
+    }
+    return logits;
+  };
+  const std::vector<float> expected = last_logits(wide);
   TestTensor reference(DType::f32, {V});
-  for (std::int64_t i = 0; i < V; ++i) reference.set(i, a[static_cast<std::size_t>(i)]);
-  EXPECT_LE(row_error(b, reference, 0), 0.05);
-  EXPECT_GE(row_error(b, reference, 0), 1e-4);
+  for (std::int64_t i = 0; i < V; ++i) reference.set(i, expected[static_cast<std::size_t>(i)]);
+  for (const auto& [precision, bound] : {std::pair{Precision::bf16, 0.05}, {Precision::fp16, 0.05 / 8}}) {
+    Decoder narrow(fixture("models/eva-block"), *ops, precision, {1, 40});
+    EXPECT_EQ(2 * narrow.cache_bytes(), wide.cache_bytes());
+    EXPECT_EQ(2 * narrow.weight_bytes(), wide.weight_bytes());
+    const double error = row_error(last_logits(narrow), reference, 0);
+    EXPECT_LE(error, bound) << to_string(precision);
+    EXPECT_GE(error, 1e-4) << to_string(precision);
+  }
 }
 
 }  // namespace

@@ -29,21 +29,25 @@ TEST(InferenceModel, ServesEveryBatchUpToTheLargest) {
   }
 }
 
-TEST(InferenceModel, Bfloat16IsNearFloat32ButNotEqual) {
+TEST(InferenceModel, LowPrecisionIsNearFloat32ButNotEqual) {
   const auto ops = make_device_ops();
   const SafetensorsReader expected(fixture("models/eva-block/expected.safetensors"));
   const std::int64_t T = expected.at("tokens").shape[1];
   TestTensor tokens = fixture_tensor(expected, "tokens", DType::i32);
   InferenceModel wide(fixture("models/eva-block"), *ops, Precision::fp32, {1, T});
-  InferenceModel narrow(fixture("models/eva-block"), *ops, Precision::bf16, {1, T});
   EXPECT_EQ(wide.compute_type(), DType::f32);
-  EXPECT_EQ(narrow.compute_type(), DType::bf16);
   const std::int64_t V = wide.config().vocab_size;
-  TestTensor a(DType::f32, {T, V}), b(DType::bf16, {T, V});
+  TestTensor a(DType::f32, {T, V});
   wide.logits(a, tokens.view().rows(0, T), {1, T});
-  narrow.logits(b, tokens.view().rows(0, T), {1, T});
-  EXPECT_LE(relative_error(b, a), 0.05);
-  EXPECT_GE(relative_error(b, a), 1e-4);
+  for (const auto& [precision, dtype, bound] :
+       {std::tuple{Precision::bf16, DType::bf16, 0.05}, {Precision::fp16, DType::f16, 0.05 / 8}}) {
+    InferenceModel narrow(fixture("models/eva-block"), *ops, precision, {1, T});
+    EXPECT_EQ(narrow.compute_type(), dtype);
+    TestTensor b(dtype, {T, V});
+    narrow.logits(b, tokens.view().rows(0, T), {1, T});
+    EXPECT_LE(relative_error(b, a), bound) << name_of(dtype);
+    EXPECT_GE(relative_error(b, a), 1e-4) << name_of(dtype);
+  }
 }
 
 TEST(InferenceModel, NamesAMissingFolder) {

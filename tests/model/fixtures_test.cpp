@@ -91,15 +91,17 @@ class ModelFixtures : public testing::TestWithParam<std::string> {};
 TEST_P(ModelFixtures, Float64) { check_model<Precision64>(GetParam()); }
 TEST_P(ModelFixtures, Float32) { check_model<Precision32>(GetParam()); }
 
-// bfloat16 is judged in full by the operations' tests; here the whole model must stay near float64.
-TEST_P(ModelFixtures, Bfloat16LossIsNear) {
+// Low precision is judged in full by the operations' tests; here the whole model must stay near float64.
+TEST_P(ModelFixtures, LossInLowPrecisionIsNear) {
   Fixture fixture(GetParam());
-  TestModel model(fixture.folder, DType::f32, DType::bf16, fixture.extent);
   const double loss = fixture_tensor(fixture.expected, "loss", DType::f64).get(0);
-  const double nats = model.network.forward_backward(
-      {*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()), fixture.gradient_scale());
-  EXPECT_NEAR(nats * fixture.gradient_scale(), loss,
-              0.02 * loss);  // bfloat16 keeps 8 bits: 0.4 % an operation
+  for (const auto& [dtype, bound] :  // bfloat16 keeps 8 bits: 0.4 % an operation; float16 three more
+       {std::pair{DType::bf16, 0.02}, {DType::f16, 0.02 / 8}}) {
+    TestModel model(fixture.folder, DType::f32, dtype, fixture.extent);
+    const double nats = model.network.forward_backward(
+        {*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()), fixture.gradient_scale());
+    EXPECT_NEAR(nats * fixture.gradient_scale(), loss, bound * loss) << name_of(dtype);
+  }
 }
 
 // Whatever is frozen gets no gradient, and what is trained gets the same gradient as when everything is.

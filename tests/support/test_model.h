@@ -41,7 +41,7 @@ class TestModel {
     memory_ = std::make_unique<Buffer>(rest.bytes(), *ops);
     memory_->bind(rest);
     network.prepare(*ops);
-    if (compute == DType::bf16)
+    if (is_low_precision(compute))
       for (Parameter& parameter : parameters.all()) ops->cast(parameter.weight, parameter.master);
   }
 

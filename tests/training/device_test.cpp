@@ -48,9 +48,10 @@ void expect_as_on_the_cpu(const Overrides& more, double bound) {
 // The specification asks for 1e-4; float32 sums in another order stay within 1e-7 here.
 TEST(TrainOnADevice, TwoPhasesFollowTheCpu) { expect_as_on_the_cpu({}, 1e-5); }
 
-// bfloat16 keeps 8 bits; gradients add up what its roundings differ by.
-TEST(TrainOnADevice, Bfloat16PhasesFollowTheCpu) {
+// bfloat16 keeps 8 bits, float16 11; gradients add up what their roundings differ by.
+TEST(TrainOnADevice, PhasesOfLowPrecisionFollowTheCpu) {
   expect_as_on_the_cpu({"phases.0.precision=bf16", "phases.1.precision=bf16"}, 0.02);
+  expect_as_on_the_cpu({"phases.0.precision=fp16", "phases.1.precision=fp16"}, 0.02 / 8);
 }
 
 // Every bit of weights and moments goes to the files and comes back.

@@ -53,7 +53,7 @@ class OptimizerTest : public testing::Test {
     for (const Parameter& parameter : model.parameters.all())
       expected.push_back(model.values_of(parameter.master));
     for (int t = 1; t <= 3; ++t) {
-      optimizer.update(*model.ops, *communicator, config, lr, t, norm_of(""), {});
+      optimizer.update(*model.ops, *communicator, config, lr, t, norm_of(""), 1, {});
       std::size_t index = 0;
       for (const Parameter& parameter : model.parameters.all()) {
         const TestTensor& gradient = gradients[index];
@@ -96,7 +96,7 @@ TEST_F(OptimizerTest, LeavesSmallGradientsAlone) {
 }
 
 TEST_F(OptimizerTest, NormsOfTheWholeAndOfItsParts) {
-  const GradientNorms norms = optimizer.norms(*model.ops, *communicator);
+  const GradientNorms norms = optimizer.norms(*model.ops, *communicator, 1);
   EXPECT_NEAR(norms.global, norm_of(""), 1e-6 * norms.global);
   ASSERT_EQ(norms.by_part.size(), 3 + model.config.attention.size());
   for (const char* part : {"embed_in", "final_layer_norm", "embed_out", "layers.0", "layers.1"})
@@ -112,11 +112,40 @@ TEST_F(OptimizerTest, NamesTheFirstGradientOfTheBackwardPassThatIsNotFinite) {
     values.set(1, value);
     write_to(*model.ops, gradient, values);
   }
-  EXPECT_EQ(optimizer.norms(*model.ops, *communicator).first_non_finite, "embed_out.weight");
+  EXPECT_EQ(optimizer.norms(*model.ops, *communicator, 1).first_non_finite, "embed_out.weight");
 }
 
-TEST(OptimizerOfAPhase, TouchesNoFrozenTensorAndRefreshesBfloat16Copies) {
-  TestModel model(fixture("models/full"), DType::f32, DType::bf16, {1, 8}, {"attention"});
+// Of gradients times a power of two, to the bit.
+TEST_F(OptimizerTest, DividesByTheLossScale) {
+  config.clip = 0.5;
+  constexpr double loss_scale = 1 << 16;
+  TestModel scaled(fixture("models/full"), DType::f32, DType::f32, {1, 8});
+  PlannedOptimizer other(scaled);
+  std::size_t index = 0;
+  for (const Parameter& parameter : scaled.parameters.all()) {
+    TestTensor gradient = gradients[index++];
+    for (std::int64_t i = 0; i < gradient.size(); ++i) gradient.set(i, loss_scale * gradient.get(i));
+    write_to(*scaled.ops, parameter.gradient, gradient);
+  }
+  const GradientNorms norms = optimizer.norms(*model.ops, *communicator, 1),
+                      scaled_norms = other.optimizer.norms(*scaled.ops, *communicator, loss_scale);
+  EXPECT_EQ(scaled_norms.global, norms.global);
+  EXPECT_EQ(scaled_norms.by_part, norms.by_part);
+  optimizer.update(*model.ops, *communicator, config, lr, 1, norms.global, 1, {});
+  other.optimizer.update(*scaled.ops, *communicator, config, lr, 1, norms.global, loss_scale, {});
+  for (const Parameter& parameter : model.parameters.all())
+    EXPECT_EQ(relative_error(scaled.values_of(scaled.parameters.at(parameter.name).master),
+                             model.values_of(parameter.master)),
+              0)
+        << parameter.name;
+}
+
+class OptimizerOfAPhase : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, OptimizerOfAPhase, testing::ValuesIn(low_precisions),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+TEST_P(OptimizerOfAPhase, TouchesNoFrozenTensorAndRefreshesCopiesInLowPrecision) {
+  TestModel model(fixture("models/full"), DType::f32, GetParam(), {1, 8}, {"attention"});
   std::vector<TestTensor> before;
   for (Parameter& parameter : model.parameters.all()) {
     before.push_back(model.values_of(parameter.master));
@@ -126,14 +155,14 @@ TEST(OptimizerOfAPhase, TouchesNoFrozenTensorAndRefreshesBfloat16Copies) {
     write_to(*model.ops, parameter.gradient, ones);
   }
   PlannedOptimizer planned(model);
-  planned.optimizer.update(*model.ops, *make_single_communicator(), {}, 0.02, 1, 1.0, {});
+  planned.optimizer.update(*model.ops, *make_single_communicator(), {}, 0.02, 1, 1.0, 1, {});
   std::size_t index = 0;
   for (const Parameter& parameter : model.parameters.all()) {
     const TestTensor after = model.values_of(parameter.master), weight = model.values_of(parameter.weight);
     for (std::int64_t i = 0; i < after.size(); ++i) {
       EXPECT_EQ(after.get(i) < before[index].get(i), parameter.trained) << parameter.name;
       EXPECT_EQ(after.get(i) == before[index].get(i), !parameter.trained) << parameter.name;
-      EXPECT_EQ(weight.get(i), static_cast<float>(bf16(static_cast<float>(after.get(i)))));
+      EXPECT_EQ(weight.get(i), RoundTo{GetParam()}(after.get(i)));
     }
     ++index;
   }
