@@ -222,6 +222,10 @@ DistributedSection read_distributed(const YamlNode& node, const std::string& pat
   section.read("timeout", distributed.timeout, above_zero);
   section.read("shard_optimizer", distributed.shard_optimizer);
   section.read("reduce_dtype", distributed.reduce_dtype);
+  if (distributed.reduce_dtype == Precision::fp16)
+    fail_at(section.place({"reduce_dtype"}),
+            fmt::format("{} is fp16, which sums over ranks overflow; fp32 and bf16 are possible",
+                        section.path("reduce_dtype")));
   return distributed;
 }
 

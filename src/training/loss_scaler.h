@@ -3,9 +3,8 @@
 // back, and what comes out is divided by it. The scale is as large as the gradients allow:
 //
 //     gradients finite      `growth_interval` of them in a row double the scale and forgive earlier overflows
-//     gradients overflow    the step is passed over; from the `hysteresis`-th overflow since the last
-//     doubling
-//                           on, each halves the scale
+//     gradients overflow    the step is passed over; from the `hysteresis`-th since the last doubling on,
+//                           each halves the scale
 //     floor                 a halving that would lead below `minimum` is an error: the gradients are at fault
 #pragma once
 

@@ -108,6 +108,10 @@ const BadInput types[] = {
 };
 
 const BadInput values[] = {
+    {"GradientsTravelAsFp16", "batch: {sequences: 8}",
+     "batch: {sequences: 8}\ndistributed: {reduce_dtype: fp16}",
+     "run.yaml:5:29: distributed.reduce_dtype is fp16, which sums over ranks overflow; fp32 and bf16 are "
+     "possible"},
     {"LossScaleWithoutFp16", "steps: 20", "steps: 20, precision: bf16, loss_scale: {initial: 4}",
      "run.yaml:6:60: phases.0.loss_scale: only precision fp16 scales its loss; this phase has bf16"},
     {"LossScaleIsNoPowerOfTwo", "steps: 20", "steps: 20, precision: fp16, loss_scale: {initial: 1000}",
