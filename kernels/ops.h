@@ -143,8 +143,9 @@ class Ops {
 
   // out = x/2 (1 + erf(x / sqrt 2)), any shape.
   virtual void gelu_forward(Tensor out, Tensor x) = 0;
-  // dx = dout * gelu'(x); dx may be dout.
-  virtual void gelu_backward(Tensor dx, Tensor dout, Tensor x) = 0;
+  // dx (N, I) = dout * gelu'(x); dx may be dout. dbias (I) acc += column sums of dx, optional: the gradient
+  // of the bias that the linear layer before has added to x.
+  virtual void gelu_backward(Tensor dx, Tensor dbias, Tensor dout, Tensor x) = 0;
   // out = x + a + b; b optional. out may be x.
   virtual void residual(Tensor out, Tensor x, Tensor a, Tensor b) = 0;
 

@@ -109,8 +109,8 @@ void TimedOps::gelu_forward(Tensor out, Tensor x) {
   measure("gelu_forward", x.shape, {out, x}, 0, [&] { ops_.gelu_forward(out, x); });
 }
 
-void TimedOps::gelu_backward(Tensor dx, Tensor dout, Tensor x) {
-  measure("gelu_backward", x.shape, {dx, dout, x}, 0, [&] { ops_.gelu_backward(dx, dout, x); });
+void TimedOps::gelu_backward(Tensor dx, Tensor dbias, Tensor dout, Tensor x) {
+  measure("gelu_backward", x.shape, {dx, dout, x}, 0, [&] { ops_.gelu_backward(dx, dbias, dout, x); });
 }
 
 void TimedOps::residual(Tensor out, Tensor x, Tensor a, Tensor b) {

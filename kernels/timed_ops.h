@@ -41,7 +41,7 @@ class TimedOps : public Ops {
   void linear_backward_input(Tensor dx, Tensor dout, Tensor weight) override;
   void linear_backward_weight(Tensor dweight, Tensor dbias, Tensor dout, Tensor x) override;
   void gelu_forward(Tensor out, Tensor x) override;
-  void gelu_backward(Tensor dx, Tensor dout, Tensor x) override;
+  void gelu_backward(Tensor dx, Tensor dbias, Tensor dout, Tensor x) override;
   void residual(Tensor out, Tensor x, Tensor a, Tensor b) override;
   void qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) override;
   void qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) override;

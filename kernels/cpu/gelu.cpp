@@ -1,11 +1,13 @@
 //     forward   out = x Phi(x)
-//     backward  dx = dout (Phi(x) + x phi(x))
+//     backward  dx = dout (Phi(x) + x phi(x)),  dbias += column sums of dx
 // Phi and phi are the normal distribution's cumulative function and density: x Phi(x) = x/2 (1 + erf(x/sqrt
 // 2)), the exact GELU. Both need exp(-x^2/2), so that one exponential serves them.
 #include <cmath>
 
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/gelu_contract.h"
 
 namespace flasheva {
 
@@ -65,14 +67,17 @@ void CpuOps::gelu_forward(Tensor out, Tensor x) {
   });
 }
 
-void CpuOps::gelu_backward(Tensor dx, Tensor dout, Tensor x) {
-  FLASHEVA_CHECK(matches(x, x.dtype, x.shape));
-  FLASHEVA_CHECK(matches(dx, x.dtype, x.shape) && matches(dout, x.dtype, x.shape));
+void CpuOps::gelu_backward(Tensor dx, Tensor dbias, Tensor dout, Tensor x) {
+  check_gelu_gradients(Device::cpu, dx, dbias, dout, x);
+  const std::int64_t rows = x.dim(0), columns = x.dim(1);
   dispatch(x.dtype, [&]<class T>(T) {
-    parallel_elements(x.size(), [=](std::int64_t first, std::int64_t last) {
-      const auto gradient = [](auto dout_i, auto x_i) { return dout_i * gelu_gradient(x_i); };
-      map(dx.as<T>(), first, last, gradient, dout.as<T>(), x.as<T>());
-    });
+    const auto gradient = [](auto dout_i, auto x_i) { return dout_i * gelu_gradient(x_i); };
+    const auto segment = [&](std::int64_t n, std::int64_t column, std::int64_t width) {
+      const std::int64_t at = n * columns + column;
+      map(dx.as<T>() + at, 0, width, gradient, dout.as<T>() + at, x.as<T>() + at);
+      return dx.as<T>() + at;
+    };
+    add_column_sums<T>(dbias.as<Accumulator<T>>(), rows, columns, segment);
   });
 }
 

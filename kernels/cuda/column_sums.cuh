@@ -7,14 +7,33 @@
 
 namespace flasheva {
 
+// Terms of a sum: the elements of a matrix. at<width>(i) gives `width` of them, from element i on; a thread
+// asks for `rows_at_once` rows before it adds.
+template <class T>
+struct Elements {
+  using A = Accumulator<T>;
+  static constexpr int widest = vector_width<T>, rows_at_once = 4;
+  const T* x;
+
+  bool aligned(std::int64_t columns) const { return rows_are_aligned<widest>(columns, x); }
+  template <int width>
+  __device__ Vector<A, width> at(std::int64_t i) const {
+    const auto loaded = load_vector<width>(x + i);
+    Vector<A, width> terms;
+#pragma unroll
+    for (int j = 0; j < width; ++j) terms.value[j] = widened(loaded.value[j]);
+    return terms;
+  }
+};
+
 // Block (x, y) sums the 32 * width columns from blockIdx.x on, over the `rows_a_block` rows from blockIdx.y
 // on: a lane `width` columns, warp w of W rows w, w + W and so on. Then the warps' sums are added in order,
 // and with them, where `add` says so, what sums has. Row blockIdx.y of sums is the result.
-template <int threads, int width, class T>
+template <int threads, int width, class Terms>
 __global__ void __launch_bounds__(threads)
-    column_sums_kernel(Accumulator<T>* sums, const T* x, std::int64_t rows, std::int64_t columns,
+    column_sums_kernel(typename Terms::A* sums, Terms terms, std::int64_t rows, std::int64_t columns,
                        std::int64_t rows_a_block, bool add) {
-  using A = Accumulator<T>;
+  using A = typename Terms::A;
   constexpr int warps = threads / warp_size;
   __shared__ Vector<A, width> of_warp[warps][warp_size];
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
@@ -23,11 +42,11 @@ __global__ void __launch_bounds__(threads)
   const std::int64_t last = first + rows_a_block < rows ? first + rows_a_block : rows;
   Vector<A, width> sum{};
   if (column < columns) {
-#pragma unroll 4
+#pragma unroll(Terms::rows_at_once)
     for (std::int64_t row = first + warp; row < last; row += warps) {
-      const auto loaded = load_vector<width>(x + row * columns + column);
+      const auto term = terms.template at<width>(row * columns + column);
 #pragma unroll
-      for (int i = 0; i < width; ++i) sum.value[i] += widened(loaded.value[i]);
+      for (int i = 0; i < width; ++i) sum.value[i] += term.value[i];
     }
   }
   of_warp[warp][lane] = sum;
@@ -47,25 +66,26 @@ template <class A>
 void add_partial_sums(cudaStream_t stream, A* sums, const A* partials, std::int64_t rows,
                       std::int64_t columns) {
   constexpr int threads = 1024;
-  launch(stream, column_sums_kernel<threads, 1, A>, {divide_up(columns, warp_size)}, threads, 0, sums,
-         partials, rows, columns, rows, true);
+  launch(stream, column_sums_kernel<threads, 1, Elements<A>>, {divide_up(columns, warp_size)}, threads, 0,
+         sums, Elements<A>{partials}, rows, columns, rows, true);
 }
 
-// Adds the column sums of x (rows, columns): first of blocks of rows, as many as fill the GPU, then of these.
-template <class T>
-void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiprocessors, Accumulator<T>* sums,
-                     const T* x, std::int64_t rows, std::int64_t columns) {
-  constexpr int threads = 256, width = vector_width<T>;
+// Adds the column sums of terms (rows, columns): first of blocks of rows, as many as fill the GPU, then of
+// these. Each term is taken once, also where sums is null.
+template <class Terms, class A = typename Terms::A>
+void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiprocessors, A* sums, Terms terms,
+                     std::int64_t rows, std::int64_t columns) {
+  constexpr int threads = 256, width = Terms::widest;
   constexpr std::int64_t rows_at_least = 64, blocks_a_multiprocessor = 4;
-  const bool aligned = rows_are_aligned<width>(columns, x);
+  const bool aligned = terms.aligned(columns);
   const std::int64_t across = divide_up(columns, warp_size * (aligned ? width : 1));
   const std::int64_t blocks = divide_up(multiprocessors * blocks_a_multiprocessor, across);
   const std::int64_t rows_a_block = std::max(rows_at_least, divide_up(rows, blocks));
   const std::int64_t down = divide_up(rows, rows_a_block);
-  auto* partials = scratch.take<Accumulator<T>>(down * columns);
-  launch(stream, aligned ? column_sums_kernel<threads, width, T> : column_sums_kernel<threads, 1, T>,
-         {across, down}, threads, 0, partials, x, rows, columns, rows_a_block, false);
-  add_partial_sums(stream, sums, partials, down, columns);
+  A* partials = scratch.take<A>(down * columns);
+  launch(stream, aligned ? column_sums_kernel<threads, width, Terms> : column_sums_kernel<threads, 1, Terms>,
+         {across, down}, threads, 0, partials, terms, rows, columns, rows_a_block, false);
+  if (sums != nullptr) add_partial_sums(stream, sums, partials, down, columns);
 }
 
 }  // namespace flasheva

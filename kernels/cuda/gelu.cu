@@ -1,9 +1,11 @@
 //     forward   out = x Phi(x)
-//     backward  dx = dout (Phi(x) + x phi(x))
+//     backward  dx = dout (Phi(x) + x phi(x)),  dbias += column sums of dx
 // Phi and phi are the normal distribution's cumulative function and density: x Phi(x) = x/2 (1 + erf(x/sqrt
 // 2)), the exact GELU.
+#include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/gelu_contract.h"
 
 namespace flasheva {
 
@@ -38,11 +40,29 @@ struct Gelu {
   }
 };
 
-struct GeluGradient {
-  template <class A>
-  __device__ A operator()(A dout, A x) const {
-    const auto [cumulative, density] = normal(x);
-    return dout * (x * density + cumulative);
+// The terms of dbias: stores dx on the way.
+template <class T>
+struct GeluGradients {
+  using A = Accumulator<T>;
+  static constexpr int widest = vector_width<T>, rows_at_once = 1;
+  T* dx;
+  const T *dout, *x;
+
+  bool aligned(std::int64_t columns) const { return rows_are_aligned<widest>(columns, dx, dout, x); }
+  template <int width>
+  __device__ Vector<A, width> at(std::int64_t i) const {
+    auto gradient = load_vector<width>(dout + i);
+    const auto loaded = load_vector<width>(x + i);
+    Vector<A, width> terms;
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+      const A x_j = widened(loaded.value[j]);
+      const auto [cumulative, density] = normal(x_j);
+      gradient.value[j] = static_cast<T>(widened(gradient.value[j]) * (x_j * density + cumulative));
+      terms.value[j] = widened(gradient.value[j]);
+    }
+    store_vector(dx + i, gradient);
+    return terms;
   }
 };
 
@@ -54,11 +74,11 @@ void CudaOps::gelu_forward(Tensor out, Tensor x) {
            [&]<class T>(T) { map_elements<Gelu, T, T>(stream_, out.as<T>(), x.size(), {}, x.as<T>()); });
 }
 
-void CudaOps::gelu_backward(Tensor dx, Tensor dout, Tensor x) {
-  FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape));
-  FLASHEVA_CHECK(matches_on_gpu(dx, x.dtype, x.shape) && matches_on_gpu(dout, x.dtype, x.shape));
+void CudaOps::gelu_backward(Tensor dx, Tensor dbias, Tensor dout, Tensor x) {
+  check_gelu_gradients(Device::cuda, dx, dbias, dout, x);
   dispatch(x.dtype, [&]<class T>(T) {
-    map_elements<GeluGradient, T, T, T>(stream_, dx.as<T>(), x.size(), {}, dout.as<T>(), x.as<T>());
+    add_column_sums(stream_, scratch_, multiprocessors_, dbias.as<Accumulator<T>>(),
+                    GeluGradients<T>{dx.as<T>(), dout.as<T>(), x.as<T>()}, x.dim(0), x.dim(1));
   });
 }
 

@@ -20,8 +20,8 @@ void CudaOps::linear_backward_weight(Tensor dweight, Tensor dbias, Tensor dout, 
   if (dweight) gemm_->multiply_add(dweight, transpose(dout), {x});
   if (!dbias) return;
   dispatch(dout.dtype, [&]<class T>(T) {
-    add_column_sums<T>(stream_, scratch_, multiprocessors_, dbias.as<Accumulator<T>>(), dout.as<T>(),
-                       dout.dim(0), dout.dim(1));
+    add_column_sums(stream_, scratch_, multiprocessors_, dbias.as<Accumulator<T>>(),
+                    Elements<T>{dout.as<T>()}, dout.dim(0), dout.dim(1));
   });
 }
 

@@ -22,12 +22,19 @@ class Linear {
   }
   // dx (N, I) =, optional. x may be absent where the weight is frozen.
   void backward(Ops& ops, Tensor dx, Tensor dout, Tensor x) const {
-    if (trained())
-      ops.linear_backward_weight(weight_->gradient, bias_ == nullptr ? Tensor{} : bias_->gradient, dout, x);
+    backward(ops, dx, bias_gradient(), dout, x);
+  }
+  // The same where the bias has its gradient from the operation that gave dout.
+  void backward_product(Ops& ops, Tensor dx, Tensor dout, Tensor x) const { backward(ops, dx, {}, dout, x); }
+  // (O), absent without a trained bias.
+  Tensor bias_gradient() const { return bias_ == nullptr ? Tensor{} : bias_->gradient; }
+
+ private:
+  void backward(Ops& ops, Tensor dx, Tensor dbias, Tensor dout, Tensor x) const {
+    if (weight_->trained || dbias) ops.linear_backward_weight(weight_->gradient, dbias, dout, x);
     if (dx) ops.linear_backward_input(dx, dout, weight_->weight);
   }
 
- private:
   Parameter* weight_;
   Parameter* bias_;
 };

@@ -20,8 +20,8 @@ void Mlp::backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor x, co
   const bool go_on = dx || up_.trained();
   down_.backward(pass.ops, go_on ? dhidden : Tensor{}, dout, hidden);
   if (!go_on) return;
-  pass.ops.gelu_backward(dhidden, dhidden, saved.mlp_pre.rows(0, rows));
-  up_.backward(pass.ops, dx, dhidden, x);
+  pass.ops.gelu_backward(dhidden, up_.bias_gradient(), dhidden, saved.mlp_pre.rows(0, rows));
+  up_.backward_product(pass.ops, dx, dhidden, x);
 }
 
 }  // namespace flasheva

@@ -103,8 +103,8 @@ class StagedOps final : public Ops {
   void gelu_forward(Tensor out, Tensor x) override {
     return staged([&](Staging& on) { return ops_->gelu_forward(on(out), on(x)); });
   }
-  void gelu_backward(Tensor dx, Tensor dout, Tensor x) override {
-    return staged([&](Staging& on) { return ops_->gelu_backward(on(dx), on(dout), on(x)); });
+  void gelu_backward(Tensor dx, Tensor dbias, Tensor dout, Tensor x) override {
+    return staged([&](Staging& on) { return ops_->gelu_backward(on(dx), on(dbias), on(dout), on(x)); });
   }
   void residual(Tensor out, Tensor x, Tensor a, Tensor b) override {
     return staged([&](Staging& on) { return ops_->residual(on(out), on(x), on(a), on(b)); });
