@@ -1,7 +1,8 @@
 // flasheva plan CONFIG: what a run takes and how long it may last, without running or allocating it.
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,15 +31,47 @@ struct Options {
   DeviceOptions device;
 };
 
-void print_phase(const Config& config, const ModelConfig& model, const PhaseConfig& phase,
-                 const MemoryPlan& plan, double peak) {
+// Of every setting of batch.recompute, one plan a phase.
+using Plans = std::map<Recompute, std::vector<MemoryPlan>>;
+
+Plans plans_of(const Config& config, const ModelConfig& model, Device device, int ranks) {
+  Plans plans;
+  for (const Recompute setting : {Recompute::none, Recompute::attention, Recompute::block}) {
+    Config with_setting = config;
+    with_setting.batch.recompute = setting;
+    // The last rank never has fewer sequences than another.
+    plans[setting] = Trainer::plans(with_setting, model, device, ranks - 1, ranks);
+  }
+  return plans;
+}
+
+std::size_t bytes_of(const MemoryPlan& plan, const std::string& category) {
+  for (const auto& [name, bytes] : plan.categories())
+    if (name == category) return bytes;
+  return 0;
+}
+
+void print_memory(const Plans& plans, Recompute chosen, std::size_t phase) {
+  const MemoryPlan& plan = plans.at(chosen)[phase];
+  for (const auto& [name, bytes] : plan.categories())
+    fmt::print("  {:<20} {:>12}\n", name, format_bytes(bytes));
+  fmt::print("  {:<20} {:>12}\n", "in all", format_bytes(plan.bytes()));
+  std::vector<std::string> others;
+  for (const auto& [setting, phases] : plans)
+    if (setting != chosen)
+      others.push_back(
+          fmt::format("{} {}", to_string(setting), format_bytes(bytes_of(phases[phase], "activations"))));
+  fmt::print("  activations with batch.recompute: {}\n", fmt::join(others, ", "));
+}
+
+void print_phase(const Config& config, const ModelConfig& model, std::size_t number, const Plans& plans,
+                 double peak) {
+  const PhaseConfig& phase = config.phases[number];
   ParameterTable parameters(model);
   parameters.select(phase.train);
   fmt::print("\nphase {}: {} steps, {}, {} parameters trained\n", phase.name, phase.steps,
              to_string(phase.precision), parameters.trained_count());
-  for (const MemoryPlan::Category& category : plan.categories())
-    fmt::print("  {:<20} {:>12}\n", category.name, format_bytes(category.bytes));
-  fmt::print("  {:<20} {:>12}\n", "in all", format_bytes(plan.bytes()));
+  print_memory(plans, config.batch.recompute, number);
   const std::int64_t tokens = phase.steps * config.batch.sequences * config.data.sequence_length;
   const double flops = step_flops(model, parameters, config.batch.sequences, config.data.sequence_length);
   const double seconds = flops * static_cast<double>(phase.steps) / (assumed_share_of_peak * peak);
@@ -56,20 +89,18 @@ void run(const Options& options) {
   if (config.batch.sequences < options.ranks)
     fail(ExitCode::usage, "--ranks {}: batch.sequences is {}; each rank needs a sequence", options.ranks,
          config.batch.sequences);
-  // The last rank never has fewer sequences than another.
-  const std::vector<MemoryPlan> plans =
-      Trainer::plans(config, model, ops->device(), options.ranks - 1, options.ranks);
+  const Plans plans = plans_of(config, model, ops->device(), options.ranks);
   fmt::print("{}: {} parameters, {} layers, hidden {}, {} heads\n", config.run.name,
              ParameterTable(model).count(), model.num_hidden_layers, model.hidden_size,
              model.num_attention_heads);
   const bool on_gpu = ops->device() == Device::cuda;
   std::size_t largest = 0;
-  for (std::size_t i = 0; i < plans.size(); ++i) {
+  for (std::size_t i = 0; i < config.phases.size(); ++i) {
     const DType compute = compute_type(config.phases[i].precision);
     const std::int64_t side = on_gpu ? 4096 : 512;
     const double peak = measure_gemm_peak(*ops, compute, {{side, side, side}}, 0.1);
-    print_phase(config, model, config.phases[i], plans[i], peak);
-    largest = std::max(largest, plans[i].bytes());
+    print_phase(config, model, i, plans, peak);
+    largest = std::max(largest, plans.at(config.batch.recompute)[i].bytes());
   }
   fmt::print("\n{}memory taken before step 0, per rank: {}\n", on_gpu ? "GPU " : "", format_bytes(largest));
 }

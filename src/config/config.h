@@ -13,6 +13,7 @@
 
 #include "kernels/tensor.h"
 #include "src/config/model_config.h"
+#include "src/config/recompute.h"
 
 namespace flasheva {
 
@@ -57,6 +58,7 @@ struct DataSection {
 struct BatchSection {
   std::int64_t sequences = 0;  // of the global batch, each optimizer step
   std::int64_t micro = 1;      // per rank and accumulation step
+  Recompute recompute = Recompute::none;
 };
 
 struct OptimizerConfig {
@@ -150,7 +152,7 @@ Config parse_config(const std::string& text, const std::string& name,
 nlohmann::json to_json(const Config& config);
 
 // The dotted name of the first key in which two such objects differ, leaving out what may change on resume
-// (run.device, batch.micro, checkpoint, evaluate, log, distributed, guards); "" if none.
+// (run.device, batch.micro, batch.recompute, checkpoint, evaluate, log, distributed, guards); "" if none.
 std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
 
 // model.attention alone as YAML, `{window: 128, layers: {0: full}}`: what convert's flags become.
@@ -168,6 +170,7 @@ const char* to_string(Proposal proposal);
 const char* to_string(ChunkBias bias);
 const char* to_string(DeviceChoice device);
 const char* to_string(Precision precision);
+const char* to_string(Recompute recompute);
 const char* to_string(ScheduleKind kind);
 const char* to_string(SpikeAction action);
 

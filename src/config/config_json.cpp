@@ -66,6 +66,10 @@ json to_json(const DataSection& data) {
   return out;
 }
 
+json to_json(const BatchSection& batch) {
+  return {{"sequences", batch.sequences}, {"micro", batch.micro}, {"recompute", to_string(batch.recompute)}};
+}
+
 json to_json(const PhaseConfig& phase) {
   const OptimizerConfig& optimizer = phase.optimizer;
   const ScheduleConfig& schedule = phase.schedule;
@@ -93,8 +97,8 @@ json to_json(const PhaseConfig& phase) {
 
 // What a resumed run may have different: it changes neither the losses nor the weights.
 bool may_differ(const std::string& key) {
-  static constexpr std::array free_keys = {"run.device", "batch.micro", "checkpoint", "evaluate",
-                                           "log",        "distributed", "guards"};
+  static constexpr std::array free_keys = {"run.device", "batch.micro", "batch.recompute", "checkpoint",
+                                           "evaluate",   "log",         "distributed",     "guards"};
   return std::find(free_keys.begin(), free_keys.end(), key) != free_keys.end();
 }
 
@@ -147,7 +151,7 @@ json to_json(const Config& config) {
             {"device", to_string(config.run.device)}}},
           {"model", to_json(config.model)},
           {"data", to_json(config.data)},
-          {"batch", {{"sequences", config.batch.sequences}, {"micro", config.batch.micro}}},
+          {"batch", to_json(config.batch)},
           {"phases", phases},
           {"checkpoint", {{"every", config.checkpoint.every}, {"keep", config.checkpoint.keep}}},
           {"evaluate", {{"every", config.evaluate.every}, {"batches", config.evaluate.batches}}},

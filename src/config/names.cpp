@@ -67,6 +67,12 @@ struct Table<Precision> {
 };
 
 template <>
+struct Table<Recompute> {
+  static constexpr auto names = std::to_array<Name<Recompute>>(
+      {{Recompute::none, "none"}, {Recompute::attention, "attention"}, {Recompute::block, "block"}});
+};
+
+template <>
 struct Table<ScheduleKind> {
   static constexpr auto names = std::to_array<Name<ScheduleKind>>({{ScheduleKind::constant, "constant"},
                                                                    {ScheduleKind::linear, "linear"},
@@ -115,6 +121,7 @@ FLASHEVA_NAMED(Proposal)
 FLASHEVA_NAMED(ChunkBias)
 FLASHEVA_NAMED(DeviceChoice)
 FLASHEVA_NAMED(Precision)
+FLASHEVA_NAMED(Recompute)
 FLASHEVA_NAMED(ScheduleKind)
 FLASHEVA_NAMED(SpikeAction)
 

@@ -87,10 +87,11 @@ DataSection read_data(const YamlNode& node, const std::string& path) {
 }
 
 BatchSection read_batch(const YamlNode& node, const std::string& path) {
-  const Section section(node, path, {.required = {"sequences"}, .optional = {"micro"}});
+  const Section section(node, path, {.required = {"sequences"}, .optional = {"micro", "recompute"}});
   BatchSection batch;
   section.read("sequences", batch.sequences);
   section.read("micro", batch.micro);
+  section.read("recompute", batch.recompute);
   return batch;
 }
 

@@ -35,6 +35,13 @@ Attention::Attention(const CoreArguments& arguments)
 
 void Attention::forward(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
                         const Workspace& work, Tensor cosine, Tensor sine) const {
+  project_in(pass, x, saved, work, cosine, sine);
+  attend(pass, saved);
+  project_out(pass, out, saved);
+}
+
+void Attention::project_in(const PassContext& pass, Tensor x, const BlockActivations& saved,
+                           const Workspace& work, Tensor cosine, Tensor sine) const {
   const auto [B, T] = pass.extent;
   const std::int64_t D = heads_ * head_dim_;
   const Tensor qkv = work.qkv.rows(0, B * T);
@@ -42,8 +49,11 @@ void Attention::forward(const PassContext& pass, Tensor out, Tensor x, const Blo
   qkv_.forward(pass.ops, qkv, x);
   pass.ops.qkv_rotary_forward(shaped(saved.q, per_head), shaped(saved.k, per_head), shaped(saved.v, per_head),
                               qkv.reshaped({B, T, 3 * D}), cosine, sine);
-  core_->forward(pass, saved);
-  dense_.forward(pass.ops, out, shaped(saved.core_out, {B * T, D}));
+  core_->summarise(pass, saved);
+}
+
+void Attention::project_out(const PassContext& pass, Tensor out, const BlockActivations& saved) const {
+  dense_.forward(pass.ops, out, shaped(saved.core_out, {pass.extent.rows(), heads_ * head_dim_}));
 }
 
 void Attention::prefill(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,

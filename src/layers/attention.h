@@ -26,6 +26,8 @@ class AttentionCore {
   // Chunks that T tokens give: the C of kappa and beta.
   virtual std::int64_t chunks(std::int64_t tokens) const = 0;
 
+  // saved.kappa, beta = the summaries of saved.q, k, v, where the core has any; forward() needs them.
+  virtual void summarise(const PassContext& /*pass*/, const BlockActivations& /*saved*/) const {}
   // saved.core_out (B, T, D) = from saved.q, k, v; whatever backward needs is left in `saved`.
   virtual void forward(const PassContext& pass, const BlockActivations& saved) const = 0;
   // work.dq, dk, dv =, parameter gradients +=, from work.dcore_out (B, T, D).
@@ -65,7 +67,12 @@ class Attention {
   // out (N, D) = attention(x (N, D)). cosine, sine: (>= T, R), absent without rotary dimensions.
   void forward(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
                const Workspace& work, Tensor cosine, Tensor sine) const;
-  // The same for a segment of a cached sequence (pass.extent 1 x T), and for the next token of N of them
+  // Its three steps: saved.q, k, v, kappa, beta = from x; saved.core_out = from those; out = from that.
+  void project_in(const PassContext& pass, Tensor x, const BlockActivations& saved, const Workspace& work,
+                  Tensor cosine, Tensor sine) const;
+  void attend(const PassContext& pass, const BlockActivations& saved) const { core_->forward(pass, saved); }
+  void project_out(const PassContext& pass, Tensor out, const BlockActivations& saved) const;
+  // The whole for a segment of a cached sequence (pass.extent 1 x T), and for the next token of N of them
   // (N x 1). cosine, sine: of every position that the cache has room for.
   void prefill(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
                const Workspace& work, Tensor cosine, Tensor sine, const LayerCache& cache,
@@ -73,7 +80,7 @@ class Attention {
   void decode(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
               const Workspace& work, Tensor cosine, Tensor sine, const LayerCache& cache,
               const CachePlaces& places) const;
-  // dx (N, D) =, optional. x may be absent where query_key_value.weight is frozen.
+  // dx (N, D) =, optional. x is not read where query_key_value.weight is frozen.
   void backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor x, const BlockActivations& saved,
                 const Workspace& work, Tensor cosine, Tensor sine) const;
 

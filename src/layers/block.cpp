@@ -14,7 +14,7 @@ Block::Block(const CoreArguments& arguments)
       mlp_(arguments.parameters, arguments.layer_name) {}
 
 void Block::plan(MemoryPlan& plan, BlockActivations& saved, Extent largest, DType compute,
-                 bool training) const {
+                 const ActivationGroups& groups) const {
   const auto [B, T] = largest;
   const std::int64_t N = B * T, D = config_.hidden_size, I = config_.intermediate_size;
   const std::int64_t H = config_.num_attention_heads, d = config_.head_dim(), C = chunks(T);
@@ -24,21 +24,27 @@ void Block::plan(MemoryPlan& plan, BlockActivations& saved, Extent largest, DTyp
   };
 
   saved = BlockActivations{};
-  add(saved.input, compute, {N, D});
-  for (Tensor* statistic : {&saved.norm1_mean, &saved.norm1_rstd}) add(*statistic, acc, {N});
-  for (Tensor* tensor : {&saved.q, &saved.k, &saved.v}) add(*tensor, compute, {B, H, T, d});
-  if (C > 0)
-    for (Tensor* tensor : {&saved.kappa, &saved.beta}) add(*tensor, compute, {B, H, C, d});
-  add(saved.core_out, compute, {N, D});
-  add(saved.log_sum_exp, acc, {B, H, T});
-  add(saved.mlp_pre, compute, {N, I});
-  if (!config_.use_parallel_residual) {
-    add(saved.middle, compute, {N, D});
-    for (Tensor* statistic : {&saved.norm2_mean, &saved.norm2_rstd}) add(*statistic, acc, {N});
+  if (groups.input) add(saved.input, compute, {N, D});
+  if (groups.results) {
+    for (Tensor* statistic : {&saved.norm1_mean, &saved.norm1_rstd}) add(*statistic, acc, {N});
+    add(saved.core_out, compute, {N, D});
+    add(saved.log_sum_exp, acc, {B, H, T});
+    add(saved.mlp_pre, compute, {N, I});
+    if (!config_.use_parallel_residual) {
+      add(saved.middle, compute, {N, D});
+      for (Tensor* statistic : {&saved.norm2_mean, &saved.norm2_rstd}) add(*statistic, acc, {N});
+    }
   }
-  if (training && attention_.needs_input()) add(saved.norm1_out, compute, {N, D});
-  if (training && mlp_.needs_input()) add(saved.norm2_out, compute, {N, D});
-  if (training && mlp_.needs_hidden()) add(saved.mlp_hidden, compute, {N, I});
+  if (groups.operands) {
+    for (Tensor* tensor : {&saved.q, &saved.k, &saved.v}) add(*tensor, compute, {B, H, T, d});
+    if (C > 0)
+      for (Tensor* tensor : {&saved.kappa, &saved.beta}) add(*tensor, compute, {B, H, C, d});
+  }
+  if (groups.factors) {
+    if (attention_.needs_input()) add(saved.norm1_out, compute, {N, D});
+    if (mlp_.needs_input()) add(saved.norm2_out, compute, {N, D});
+    if (mlp_.needs_hidden()) add(saved.mlp_hidden, compute, {N, I});
+  }
 }
 
 void plan_workspace(MemoryPlan& plan, Workspace& work, const ModelConfig& config, Extent largest,
@@ -60,42 +66,49 @@ void plan_workspace(MemoryPlan& plan, Workspace& work, const ModelConfig& config
 }
 
 namespace {
-// The saved tensor where backward needs it, else the shared one.
+// The saved tensor where it is kept, else the workspace's.
 Tensor either(const Tensor& saved, const Tensor& shared, std::int64_t rows) {
   return (saved ? saved : shared).rows(0, rows);
 }
-Tensor optional_rows(const Tensor& saved, std::int64_t rows) {
-  return saved ? saved.rows(0, rows) : Tensor{};
-}
 }  // namespace
+
+void Block::first_norms(const PassContext& pass, const BlockActivations& saved, const Workspace& work) const {
+  const std::int64_t N = pass.extent.rows();
+  const Norm norm1 = norm1_.output(either(saved.norm1_out, work.norm1_out, N));
+  const Norm norm2 = norm2_.output(either(saved.norm2_out, work.norm2_out, N));
+  pass.ops.layernorm_forward(norm1, config_.use_parallel_residual ? norm2 : Norm{},
+                             saved.norm1_mean.rows(0, N), saved.norm1_rstd.rows(0, N), saved.input.rows(0, N),
+                             config_.layer_norm_eps);
+}
+
+void Block::second_norm(const PassContext& pass, const BlockActivations& saved, const Workspace& work) const {
+  const std::int64_t N = pass.extent.rows();
+  norm2_.forward(pass.ops, either(saved.norm2_out, work.norm2_out, N), saved.norm2_mean.rows(0, N),
+                 saved.norm2_rstd.rows(0, N), saved.middle.rows(0, N));
+}
 
 // attend(out (N, D), x (N, D)): the attention of the pass at hand.
 template <class Attend>
 void Block::run(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
                 const Attend& attend) const {
   const std::int64_t N = pass.extent.rows();
-  Ops& ops = pass.ops;
   const Tensor x = saved.input.rows(0, N);
   const Tensor normed1 = either(saved.norm1_out, work.norm1_out, N);
   const Tensor normed2 = either(saved.norm2_out, work.norm2_out, N);
-  const Tensor mean = saved.norm1_mean.rows(0, N), rstd = saved.norm1_rstd.rows(0, N);
   const Tensor from_attention = work.branch1.rows(0, N), from_mlp = work.branch2.rows(0, N);
 
+  first_norms(pass, saved, work);
+  attend(from_attention, normed1);
   if (config_.use_parallel_residual) {
-    ops.layernorm_forward(norm1_.output(normed1), norm2_.output(normed2), mean, rstd, x,
-                          config_.layer_norm_eps);
-    attend(from_attention, normed1);
     mlp_.forward(pass, from_mlp, normed2, saved, work);
-    ops.residual(out, x, from_attention, from_mlp);
+    pass.ops.residual(out, x, from_attention, from_mlp);
     return;
   }
   const Tensor middle = saved.middle.rows(0, N);
-  norm1_.forward(ops, normed1, mean, rstd, x);
-  attend(from_attention, normed1);
-  ops.residual(middle, x, from_attention, {});
-  norm2_.forward(ops, normed2, saved.norm2_mean.rows(0, N), saved.norm2_rstd.rows(0, N), middle);
+  pass.ops.residual(middle, x, from_attention, {});
+  second_norm(pass, saved, work);
   mlp_.forward(pass, from_mlp, normed2, saved, work);
-  ops.residual(out, middle, from_mlp, {});
+  pass.ops.residual(out, middle, from_mlp, {});
 }
 
 void Block::forward(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
@@ -118,6 +131,27 @@ void Block::decode(const PassContext& pass, Tensor out, const BlockActivations& 
   });
 }
 
+// The calls of run() with the same inputs, as far as backward() reads what they give.
+void Block::rebuild(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
+                    Tensor cosine, Tensor sine, Recompute recompute) const {
+  if (recompute == Recompute::none) return;
+  const bool results = recompute == Recompute::block;
+  const std::int64_t N = pass.extent.rows();
+  first_norms(pass, saved, work);
+  attention_.project_in(pass, either(saved.norm1_out, work.norm1_out, N), saved, work, cosine, sine);
+  if (results) attention_.attend(pass, saved);
+  if (!config_.use_parallel_residual) {
+    const Tensor from_attention = work.branch1.rows(0, N);
+    if (results) {
+      attention_.project_out(pass, from_attention, saved);
+      pass.ops.residual(saved.middle.rows(0, N), saved.input.rows(0, N), from_attention, {});
+    }
+    second_norm(pass, saved, work);
+  }
+  if (results) mlp_.project_up(pass, either(saved.norm2_out, work.norm2_out, N), saved);
+  if (mlp_.needs_hidden()) mlp_.activate(pass, saved, work);
+}
+
 void Block::backward(const PassContext& pass, Tensor dx, bool input_gradient, const BlockActivations& saved,
                      const Workspace& work, Tensor cosine, Tensor sine) const {
   if (config_.use_parallel_residual)
@@ -138,9 +172,10 @@ void Block::backward_parallel(const PassContext& pass, Tensor dx, bool input_gra
   const Tensor dnormed2 = norm2_needed ? work.branch2.rows(0, N) : Tensor{};
 
   if (norm2_needed || mlp_.trained())
-    mlp_.backward(pass, dnormed2, dx, optional_rows(saved.norm2_out, N), saved, work);
+    mlp_.backward(pass, dnormed2, dx, either(saved.norm2_out, work.norm2_out, N), saved, work);
   if (norm1_needed || attention_.trained())
-    attention_.backward(pass, dnormed1, dx, optional_rows(saved.norm1_out, N), saved, work, cosine, sine);
+    attention_.backward(pass, dnormed1, dx, either(saved.norm1_out, work.norm1_out, N), saved, work, cosine,
+                        sine);
   NormGradients norm = norm1_.gradients(dnormed1), second = norm2_.gradients(dnormed2);
   if (!norm1_needed) std::swap(norm, second);
   if (norm1_needed || norm2_needed)
@@ -159,12 +194,13 @@ void Block::backward_sequential(const PassContext& pass, Tensor dx, bool input_g
   const Tensor dnormed2 = attention_needed || norm2_.trained() ? work.branch2.rows(0, N) : Tensor{};
 
   if (dnormed2 || mlp_.trained())
-    mlp_.backward(pass, dnormed2, dx, optional_rows(saved.norm2_out, N), saved, work);
+    mlp_.backward(pass, dnormed2, dx, either(saved.norm2_out, work.norm2_out, N), saved, work);
   if (dnormed2)
     norm2_.backward(pass.ops, attention_needed ? dx : Tensor{}, dnormed2, saved.middle.rows(0, N),
                     saved.norm2_mean.rows(0, N), saved.norm2_rstd.rows(0, N));
   if (attention_needed)
-    attention_.backward(pass, dnormed1, dx, optional_rows(saved.norm1_out, N), saved, work, cosine, sine);
+    attention_.backward(pass, dnormed1, dx, either(saved.norm1_out, work.norm1_out, N), saved, work, cosine,
+                        sine);
   if (norm1_needed)
     norm1_.backward(pass.ops, input_gradient ? dx : Tensor{}, dnormed1, saved.input.rows(0, N),
                     saved.norm1_mean.rows(0, N), saved.norm1_rstd.rows(0, N));

@@ -19,9 +19,9 @@ class Block {
     return attention_.trained() || mlp_.trained() || norm1_.trained() || norm2_.trained();
   }
 
-  // Foresees `saved` for micro batches up to `largest`. Without `training`, tensors that only backward needs
-  // are left out. Reads which parameters are trained.
-  void plan(MemoryPlan& plan, BlockActivations& saved, Extent largest, DType compute, bool training) const;
+  // Foresees these groups of `saved` for micro batches up to `largest`. Reads which parameters are trained.
+  void plan(MemoryPlan& plan, BlockActivations& saved, Extent largest, DType compute,
+            const ActivationGroups& groups) const;
   // Foresees the block's cache for sequences that grow.
   void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const {
     attention_.core().plan_cache(plan, cache, largest, compute);
@@ -37,12 +37,19 @@ class Block {
                Tensor cosine, Tensor sine, const LayerCache& cache, const PromptSegment& segment) const;
   void decode(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
               Tensor cosine, Tensor sine, const LayerCache& cache, const CachePlaces& places) const;
+  // What forward() left of the activations that are not kept, again.
+  void rebuild(const PassContext& pass, const BlockActivations& saved, const Workspace& work, Tensor cosine,
+               Tensor sine, Recompute recompute) const;
   // dx (N, D): in, the gradient of out; out, the gradient of the input, unless `input_gradient` is false:
   // then nothing below is trained and dx is left undefined.
   void backward(const PassContext& pass, Tensor dx, bool input_gradient, const BlockActivations& saved,
                 const Workspace& work, Tensor cosine, Tensor sine) const;
 
  private:
+  // What the branches read: norm1 of saved.input, with a parallel residual norm2 of it too; norm2 of
+  // saved.middle.
+  void first_norms(const PassContext& pass, const BlockActivations& saved, const Workspace& work) const;
+  void second_norm(const PassContext& pass, const BlockActivations& saved, const Workspace& work) const;
   template <class Attend>
   void run(const PassContext& pass, Tensor out, const BlockActivations& saved, const Workspace& work,
            const Attend& attend) const;

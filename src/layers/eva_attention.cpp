@@ -27,13 +27,17 @@ class EvaAttention final : public AttentionCore {
   }
   std::int64_t chunks(std::int64_t tokens) const override { return attention_.visibility.chunks(tokens); }
 
+  void summarise(const PassContext& pass, const BlockActivations& saved) const override {
+    const Views at = views(pass.extent, saved);
+    if (at.kappa)
+      pass.ops.chunk_summary_forward(at.kappa, at.beta, at.q, at.k, at.v, gather(&Parameter::weight),
+                                     summary_of(pass));
+  }
+
   void forward(const PassContext& pass, const BlockActivations& saved) const override {
     const Views at = views(pass.extent, saved);
-    const EvaParameters weights = gather(&Parameter::weight);
-    if (at.kappa)
-      pass.ops.chunk_summary_forward(at.kappa, at.beta, at.q, at.k, at.v, weights, summary_of(pass));
     pass.ops.attention_forward(at.out, at.log_sum_exp, at.q, at.k, at.v, at.kappa, at.beta,
-                               weights.chunk_bias, attention_);
+                               gather(&Parameter::weight).chunk_bias, attention_);
   }
 
   void backward(const PassContext& pass, const BlockActivations& saved,

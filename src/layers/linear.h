@@ -20,7 +20,7 @@ class Linear {
   void forward(Ops& ops, Tensor out, Tensor x) const {
     ops.linear_forward(out, x, weight_->weight, bias_ == nullptr ? Tensor{} : bias_->weight);
   }
-  // dx (N, I) =, optional. x may be absent where the weight is frozen.
+  // dx (N, I) =, optional; may be x. x is not read where the weight is frozen.
   void backward(Ops& ops, Tensor dx, Tensor dout, Tensor x) const {
     backward(ops, dx, bias_gradient(), dout, x);
   }

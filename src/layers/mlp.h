@@ -19,7 +19,10 @@ class Mlp {
   // out (N, D) = mlp(x (N, D)).
   void forward(const PassContext& pass, Tensor out, Tensor x, const BlockActivations& saved,
                const Workspace& work) const;
-  // dx (N, D) =, optional.
+  // Its first two steps: saved.mlp_pre = from x; the hidden layer = from that.
+  void project_up(const PassContext& pass, Tensor x, const BlockActivations& saved) const;
+  void activate(const PassContext& pass, const BlockActivations& saved, const Workspace& work) const;
+  // dx (N, D) =, optional. x and the hidden layer are not read where the weight they meet is frozen.
   void backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor x, const BlockActivations& saved,
                 const Workspace& work) const;
 

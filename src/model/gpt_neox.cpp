@@ -59,13 +59,14 @@ GptNeoX::GptNeoX(const ModelConfig& config, ParameterTable& parameters)
         CoreArguments{config, parameters, fmt::format("gpt_neox.layers.{}", layer), layer}));
 }
 
-void GptNeoX::plan(MemoryPlan& plan, Extent largest, DType compute, bool training) {
-  plan_activations(plan, largest, largest.tokens, compute, training);
+void GptNeoX::plan(MemoryPlan& plan, Extent largest, DType compute, bool training, Recompute recompute) {
+  plan_activations(plan, largest, largest.tokens, compute, training, recompute);
 }
 
 void GptNeoX::plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, Extent cached,
                               std::int64_t segment, DType compute) {
-  plan_activations(plan, {1, std::max(segment, cached.sequences)}, cached.tokens, compute, false);
+  plan_activations(plan, {1, std::max(segment, cached.sequences)}, cached.tokens, compute, false,
+                   Recompute::none);
   cache.resize(blocks_.size());
   std::int64_t before = 0;  // tokens of before a segment that it can see, in any layer that keeps a ring
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
@@ -80,25 +81,21 @@ void GptNeoX::plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, 
 }
 
 void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
-                               bool training) {
+                               bool training, Recompute recompute) {
   const std::int64_t N = largest.rows(), D = config_.hidden_size, V = config_.vocab_size;
   const DType acc = accumulation_type(compute);
-  training_ = training;
+  recompute_ = recompute;
 
-  std::int64_t chunks = 0;
-  for (const auto& block : blocks_) chunks = std::max(chunks, block->chunks(largest.tokens));
-  if (training) {
-    saved_.assign(blocks_.size(), {});
-    for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
-      blocks_[layer]->plan(plan, saved_[layer], largest, compute, true);
-  } else {  // one set of tensors for all blocks: planned by the one with the most chunks
-    saved_.assign(1, {});
-    const auto fewer = [&](const auto& a, const auto& b) {
-      return a->chunks(largest.tokens) < b->chunks(largest.tokens);
-    };
-    (*std::max_element(blocks_.begin(), blocks_.end(), fewer))
-        ->plan(plan, saved_[0], largest, compute, false);
-  }
+  const ActivationGroups kept = training ? kept_with(recompute) : ActivationGroups{};
+  saved_.assign(blocks_.size(), {});
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
+    blocks_[layer]->plan(plan, saved_[layer], largest, compute, kept);
+  const auto fewer_chunks = [&](const auto& a, const auto& b) {
+    return a->chunks(largest.tokens) < b->chunks(largest.tokens);
+  };
+  const Block& most_chunks = **std::max_element(blocks_.begin(), blocks_.end(), fewer_chunks);
+  most_chunks.plan(plan, shared_, largest, compute, shared_beside(kept));
+  const std::int64_t chunks = most_chunks.chunks(largest.tokens);
   plan_workspace(plan, work_, config_, largest, chunks, compute, training);
 
   cosine_ = sine_ = Tensor{};
@@ -118,6 +115,7 @@ void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t po
 }
 
 void GptNeoX::prepare(Ops& ops) {
+  for (BlockActivations& saved : saved_) share(saved, shared_);
   if (!cosine_) return;
   const auto write = [&](const Tensor& table, const auto& function) {
     host_.write(ops, table, [&](Tensor host) { fill_rotary(host, config_.rotary_emb_base, function); });
@@ -129,10 +127,10 @@ void GptNeoX::prepare(Ops& ops) {
 template <class Step>
 void GptNeoX::run_blocks(const PassContext& pass, Tensor tokens, const Step& step) {
   const std::int64_t N = pass.extent.rows();
-  pass.ops.embedding_forward(saved(0).input.rows(0, N), tokens, embed_in_.weight);
+  pass.ops.embedding_forward(saved_[0].input.rows(0, N), tokens, embed_in_.weight);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const bool last = layer + 1 == blocks_.size();
-    step(layer, (last ? output_ : saved(layer + 1).input).rows(0, N));
+    step(layer, (last ? output_ : saved_[layer + 1].input).rows(0, N));
   }
   final_norm_.forward(pass.ops, final_normed_.rows(0, N), final_mean_.rows(0, N), final_rstd_.rows(0, N),
                       output_.rows(0, N));
@@ -140,8 +138,8 @@ void GptNeoX::run_blocks(const PassContext& pass, Tensor tokens, const Step& ste
 
 void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens, AttentionErrors* errors) {
   run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
-    blocks_[layer]->forward(pass, out, saved(layer), work_, cosine_, sine_);
-    if (errors != nullptr) errors->add(pass, layer, saved(layer), work_);
+    blocks_[layer]->forward(pass, out, saved_[layer], work_, cosine_, sine_);
+    if (errors != nullptr) errors->add(pass, layer, saved_[layer], work_);
   });
 }
 
@@ -154,7 +152,7 @@ void GptNeoX::logits(const PassContext& pass, Tensor out, Tensor tokens) {
 void GptNeoX::prefill(const PassContext& pass, Tensor logits, Tensor tokens,
                       const std::vector<LayerCache>& cache, const PromptSegment& segment) {
   run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
-    blocks_[layer]->prefill(pass, out, saved(layer), work_, cosine_, sine_, cache[layer], segment);
+    blocks_[layer]->prefill(pass, out, saved_[layer], work_, cosine_, sine_, cache[layer], segment);
   });
   if (logits)
     pass.ops.linear_forward(logits, final_normed_.rows(pass.extent.tokens - 1, 1), embed_out_.weight, {});
@@ -163,7 +161,7 @@ void GptNeoX::prefill(const PassContext& pass, Tensor logits, Tensor tokens,
 void GptNeoX::decode(const PassContext& pass, Tensor logits, Tensor tokens,
                      const std::vector<LayerCache>& cache, const CachePlaces& places) {
   run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
-    blocks_[layer]->decode(pass, out, saved(layer), work_, cosine_, sine_, cache[layer], places);
+    blocks_[layer]->decode(pass, out, saved_[layer], work_, cosine_, sine_, cache[layer], places);
   });
   pass.ops.linear_forward(logits, final_normed_.rows(0, pass.extent.sequences), embed_out_.weight, {});
 }
@@ -205,7 +203,7 @@ int GptNeoX::first_non_finite_layer(const PassContext& pass) const {
   const std::int64_t N = pass.extent.rows();
   const auto finite = [&](const Tensor& x) { return std::isfinite(pass.ops.sum_of_squares(x.rows(0, N))); };
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
-    if (!finite(saved(layer).input)) return static_cast<int>(layer) - 1;
+    if (!finite(saved_[layer].input)) return static_cast<int>(layer) - 1;
   return config_.num_hidden_layers - (finite(output_) ? 0 : 1);
 }
 
@@ -236,7 +234,9 @@ void GptNeoX::backward_blocks(const PassContext& pass, Tensor tokens, const Laye
   const Tensor dx = dx_.rows(0, pass.extent.rows());
   for (std::size_t layer = blocks_.size(); layer-- > 0 && trained_up_to(layer);) {
     const bool input_gradient = layer > 0 ? trained_up_to(layer - 1) : embed_in_.trained;
-    blocks_[layer]->backward(pass, dx, input_gradient, saved(layer), work_, cosine_, sine_);
+    if (layer + 1 < blocks_.size())  // the last block's are still there
+      blocks_[layer]->rebuild(pass, saved_[layer], work_, cosine_, sine_, recompute_);
+    blocks_[layer]->backward(pass, dx, input_gradient, saved_[layer], work_, cosine_, sine_);
     if (layer_done) layer_done(static_cast<int>(layer));
   }
   if (embed_in_.trained) pass.ops.embedding_backward(embed_in_.gradient, dx, tokens);

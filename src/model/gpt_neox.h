@@ -41,13 +41,14 @@ class GptNeoX {
   const ModelConfig& config() const { return config_; }
 
   // Foresees activations and workspace for micro batches up to `largest`; reads which parameters are trained.
-  // Call prepare() once the plan is bound.
-  void plan(MemoryPlan& plan, Extent largest, DType compute, bool training);
+  // Call prepare() once the plan is bound. Without `training`, nothing is kept for a backward pass.
+  void plan(MemoryPlan& plan, Extent largest, DType compute, bool training,
+            Recompute recompute = Recompute::none);
   // The same for generation: a cache of every layer for cached.sequences sequences of cached.tokens tokens at
   // most, prompts in segments of `segment` tokens, a multiple of every layer's chunk.
   void plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, Extent cached, std::int64_t segment,
                        DType compute);
-  // Fills the rotary tables.
+  // Fills the rotary tables, and gives each block the activations that blocks share.
   void prepare(Ops& ops);
 
   // out (rows, V), of the compute type, = logits of the last `rows` of tokens (N).
@@ -84,14 +85,13 @@ class GptNeoX {
 
  private:
   void plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
-                        bool training);
+                        bool training, Recompute recompute);
   void forward_blocks(const PassContext& pass, Tensor tokens, AttentionErrors* errors = nullptr);
   template <class Step>
   void run_blocks(const PassContext& pass, Tensor tokens, const Step& step);
   double backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
                        bool input_gradient);
   void backward_blocks(const PassContext& pass, Tensor tokens, const LayerDone& layer_done);
-  const BlockActivations& saved(std::size_t layer) const { return saved_[training_ ? layer : 0]; }
   bool trained_up_to(std::size_t layer) const;  // the embedding or any block below or at `layer`
 
   const ModelConfig& config_;
@@ -99,9 +99,11 @@ class GptNeoX {
   Parameter& embed_out_;
   LayerNorm final_norm_;
   std::vector<std::unique_ptr<Block>> blocks_;
-  bool training_ = false;
+  Recompute recompute_ = Recompute::none;
 
-  std::vector<BlockActivations> saved_;  // one a block; without training one for all
+  std::vector<BlockActivations>
+      saved_;  // one a block, with the tensors of shared_ that it has not of its own
+  BlockActivations shared_;
   Workspace work_;
   Tensor cosine_, sine_;                           // (positions, R)
   Tensor output_;                                  // (N, D) of the last block

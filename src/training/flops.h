@@ -4,7 +4,7 @@
 //     + layers x 3.5 x 4 D x (exact tokens + visible chunks, summed over all queries)
 //
 // Matrix parameters: query_key_value, dense, both MLP matrices, embed_out. 3.5: forward 1, backward 2.5 with
-// the recomputed logits.
+// the recomputed logits. What batch.recompute computes a second time does not count.
 #pragma once
 
 #include <cstdint>

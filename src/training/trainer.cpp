@@ -7,6 +7,7 @@
 
 #include "src/core/error.h"
 #include "src/core/file.h"
+#include "src/core/text.h"
 #include "src/model/planned_memory.h"
 #include "src/training/schedule.h"
 
@@ -41,7 +42,7 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
   model.parameters.plan_weights(plan, compute);
   model.parameters.plan_gradients(plan);
   work.optimizer.plan(plan, model.parameters, config.distributed.shard_optimizer, rank, ranks);
-  model.network.plan(plan, micro, compute, true);
+  model.network.plan(plan, micro, compute, true, config.batch.recompute);
   work.batch.plan(host, sequences, T);
   work.tokens.plan(plan, device, micro.rows());
   const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
@@ -67,18 +68,32 @@ Buffer Trainer::memory_of_masters() {
   return memory_for(plan, plan.bytes(), ops_, "the weights alone are too large for this device");
 }
 
-// Of the phase that takes most; the masters, which its plan names too, have memory of their own.
-Buffer Trainer::memory_of_phases() const {
+MemoryPlan Trainer::plan_of_largest_phase(const Config& config) const {
   const std::vector<MemoryPlan> all =
-      plans(config_, model_.network.config(), ops_.device(), communicator_.rank(), communicator_.size());
-  const MemoryPlan& largest = *std::max_element(
-      all.begin(), all.end(), [](const auto& a, const auto& b) { return a.bytes() < b.bytes(); });
-  ParameterTable parameters(model_.network.config());
+      plans(config, model_.network.config(), ops_.device(), communicator_.rank(), communicator_.size());
+  return *std::max_element(all.begin(), all.end(),
+                           [](const auto& a, const auto& b) { return a.bytes() < b.bytes(); });
+}
+
+// What takes less memory than `taken` bytes.
+std::string Trainer::advice_on_memory(std::size_t taken) const {
+  Config rebuilding = config_;
+  rebuilding.batch.recompute = Recompute::block;
+  const std::size_t rebuilt = plan_of_largest_phase(rebuilding).bytes();
   const bool could_shard = communicator_.size() > 1 && !config_.distributed.shard_optimizer;
+  return fmt::format(
+      "lower batch.micro or data.sequence_length{}, or set a phase's precision to bf16{} (`flasheva plan` "
+      "shows what is taken)",
+      rebuilt < taken ? fmt::format(", set batch.recompute to block ({} in all)", format_bytes(rebuilt)) : "",
+      could_shard ? " or distributed.shard_optimizer to true" : "");
+}
+
+// The masters, which the plan names too, have memory of their own.
+Buffer Trainer::memory_of_phases() const {
+  const MemoryPlan largest = plan_of_largest_phase(config_);
+  ParameterTable parameters(model_.network.config());
   return memory_for(largest, largest.bytes() - plan_of_masters(parameters).bytes(), ops_,
-                    fmt::format("lower batch.micro or data.sequence_length, or set a phase's precision to "
-                                "bf16 or fp16{} (`flasheva plan` shows what is taken)",
-                                could_shard ? " or distributed.shard_optimizer to true" : ""));
+                    advice_on_memory(largest.bytes()));
 }
 
 Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops, Communicator& communicator)

@@ -109,6 +109,8 @@ class Trainer {
   static void plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work& work, const Config& config,
                          const PhaseConfig& phase, Device device, int rank, int ranks);
   Buffer memory_of_masters();
+  MemoryPlan plan_of_largest_phase(const Config& config) const;
+  std::string advice_on_memory(std::size_t taken) const;
   Buffer memory_of_phases() const;
   TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;  // on the device
   double forward_backward(std::int64_t counted, double loss_scale, const Progress& progress);

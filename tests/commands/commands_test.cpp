@@ -295,7 +295,8 @@ TEST_F(Commands, PlanPrintsPhasesAndMemoryAndWritesNothing) {
   const std::string plan =
       expect_done({"plan", space->at("tune.yaml"), "run.output=" + space->at("planned"), "batch.micro=1"});
   for (const char* part : {"phase attention_warmup: 6 steps, fp32", "phase full_finetune: 6 steps, bf16",
-                           "activations", "gradients", "memory taken before step 0", "768 tokens"})
+                           "activations", "gradients", "memory taken before step 0", "768 tokens",
+                           "activations with batch.recompute: attention "})
     EXPECT_THAT(plan, HasSubstr(part));
   EXPECT_FALSE(fs::exists(space->folder / "planned"));
 }

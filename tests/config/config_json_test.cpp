@@ -28,7 +28,7 @@ TEST(ConfigJson, ReadsBackAsTheSameConfiguration) {
 
 TEST(ConfigJson, HasEveryDefault) {
   const nlohmann::json json = json_with({"model.attention={}"});
-  EXPECT_EQ(json["batch"], (nlohmann::json{{"sequences", 8}, {"micro", 1}}));
+  EXPECT_EQ(json["batch"], (nlohmann::json{{"sequences", 8}, {"micro", 1}, {"recompute", "none"}}));
   EXPECT_EQ(json["log"], (nlohmann::json{{"every", 10}, {"layers_every", 100}, {"tensorboard", true}}));
   EXPECT_EQ(json["phases"][0]["schedule"],
             (nlohmann::json{{"kind", "cosine"}, {"warmup", 0}, {"min_lr_ratio", 0.1}}));
@@ -52,10 +52,10 @@ TEST(FirstDifference, NamesTheKey) {
 
 TEST(FirstDifference, LeavesOutWhatMayChange) {
   const nlohmann::json before = json_with({});
-  nlohmann::json now =
-      json_with({"run.device=cpu", "batch.micro=4", "checkpoint.every=7", "checkpoint.keep=9",
-                 "evaluate.every=3", "evaluate.batches=2", "log.every=1", "log.tensorboard=false",
-                 "distributed.timeout=7", "distributed.reduce_dtype=bf16", "guards.max_skips=1"});
+  nlohmann::json now = json_with(
+      {"run.device=cpu", "batch.micro=4", "batch.recompute=block", "checkpoint.every=7", "checkpoint.keep=9",
+       "evaluate.every=3", "evaluate.batches=2", "log.every=1", "log.tensorboard=false",
+       "distributed.timeout=7", "distributed.reduce_dtype=bf16", "guards.max_skips=1"});
   EXPECT_EQ(first_difference(before, now), "");
   EXPECT_EQ(first_difference(before, json_with({"batch.sequences=16"})), "batch.sequences");
   EXPECT_EQ(first_difference(before, json_with({"run.output=elsewhere", "run.name=tiny"})), "run.output");

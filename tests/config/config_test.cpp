@@ -22,6 +22,7 @@ TEST(Config, FillsInTheDefaults) {
   EXPECT_TRUE(config.data.validation.empty());
   EXPECT_TRUE(config.data.shuffle);
   EXPECT_EQ(config.batch.micro, 1);
+  EXPECT_EQ(config.batch.recompute, Recompute::none);
   EXPECT_EQ(config.checkpoint.every, 1000);
   EXPECT_EQ(config.checkpoint.keep, 3);
   EXPECT_EQ(config.evaluate.every, 500);
@@ -72,7 +73,7 @@ model:
               adapter: learned, proposal: zero, chunk_bias: log_chunk, noise: {enabled: false, clip: 1.5},
               layers: {0: full, 2: {kind: eva, window: 24, chunk: 4}}}
 data: {train: a.h5, validation: b.h5, sequence_length: 64, shuffle: false}
-batch: {sequences: 4, micro: 8}
+batch: {sequences: 4, micro: 8, recompute: attention}
 phases:
   - {name: p, steps: 7, precision: fp16, train: [attention, "*.mlp.*"],
      loss_scale: {initial: 4096, growth_interval: 50, hysteresis: 3, minimum: 16},
@@ -113,6 +114,7 @@ log: {every: 8, layers_every: 9, tensorboard: false}
   EXPECT_EQ(attention.layers.at(2).chunk, 4);
   EXPECT_EQ(config.data.validation, "b.h5");
   EXPECT_FALSE(config.data.shuffle);
+  EXPECT_EQ(config.batch.recompute, Recompute::attention);
   EXPECT_EQ(config.batch.micro, 8);  // more than the batch: it is simply not filled
   const PhaseConfig& phase = config.phases.at(0);
   EXPECT_EQ(phase.precision, Precision::fp16);

@@ -17,6 +17,7 @@ TEST(Names, AreThoseOfTheConfiguration) {
   EXPECT_THAT(names_of<ChunkBias>(), ElementsAre("none", "log_chunk", "learned"));
   EXPECT_THAT(names_of<DeviceChoice>(), ElementsAre("auto", "cpu", "cuda"));
   EXPECT_THAT(names_of<Precision>(), ElementsAre("fp32", "bf16", "fp16"));
+  EXPECT_THAT(names_of<Recompute>(), ElementsAre("none", "attention", "block"));
   EXPECT_THAT(names_of<ScheduleKind>(), ElementsAre("constant", "linear", "cosine"));
 }
 

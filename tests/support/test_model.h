@@ -21,7 +21,7 @@ class TestModel {
  public:
   // Loads `folder` with masters of `masters`, computing in `compute`, for batches up to `largest`.
   TestModel(const std::filesystem::path& folder, DType masters, DType compute, Extent largest,
-            const std::vector<std::string>& train = {"all"})
+            const std::vector<std::string>& train = {"all"}, Recompute recompute = Recompute::none)
       : ops(make_device_ops()),
         config(read_model_config(folder)),
         parameters(config),
@@ -36,7 +36,7 @@ class TestModel {
     MemoryPlan rest;
     parameters.plan_weights(rest, compute);
     parameters.plan_gradients(rest);
-    network.plan(rest, largest, compute, true);
+    network.plan(rest, largest, compute, true, recompute);
     tokens_.plan(rest, ops->device(), largest.rows());
     memory_ = std::make_unique<Buffer>(rest.bytes(), *ops);
     memory_->bind(rest);

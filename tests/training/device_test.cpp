@@ -82,5 +82,31 @@ TEST(TrainOnADevice, SaysInOneLineWhatDoesNotFit) {
                [&] { flasheva::train(run.config(), full, *make_single_communicator(), false); });
 }
 
+// Weights alone fit.
+class HalfFullOps final : public TimedOps {
+ public:
+  using TimedOps::TimedOps;
+  DeviceMemory allocate(std::size_t bytes) override {
+    if (calls_++ == 0) return TimedOps::allocate(bytes);
+    throw OutOfMemory("GPU memory: a plan asked for 9.1 GiB, 1.0 GiB of 8.0 GiB are free");
+  }
+
+ private:
+  int calls_ = 0;
+};
+
+TEST(TrainOnADevice, SuggestsRecomputeWhereThatWouldTakeLess) {
+  const auto ops = make_device_ops();
+  TrainingRun run;
+  const auto train_with = [&](const char* recompute) {
+    HalfFullOps full(*ops);
+    flasheva::train(run.config({recompute}), full, *make_single_communicator(), false);
+  };
+  expect_error(ExitCode::other, "data.sequence_length, set batch.recompute to block (",
+               [&] { train_with("batch.recompute=attention"); });
+  expect_error(ExitCode::other, "data.sequence_length, or set a phase's precision",
+               [&] { train_with("batch.recompute=block"); });
+}
+
 }  // namespace
 }  // namespace flasheva

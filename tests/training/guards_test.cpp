@@ -157,6 +157,17 @@ TEST_F(GuardedRun, SkippedStepsDoNotCountForTheMomentsBias) {
   EXPECT_EQ(state["step_in_phase"], 2);
 }
 
+TEST_F(GuardedRun, NamesTheLayerWhoseActivationsAreRebuilt) {
+  for (const char* recompute : {"attention", "block"}) {
+    PoisonedOps poisoned(*ops, layers + 1, never);  // the first step, second micro batch, layer 1
+    flasheva::train(
+        run.config({fmt::format("batch.recompute={}", recompute), "phases.0.steps=1", "phases.1.steps=1"}),
+        poisoned, *make_single_communicator(), true);
+    ASSERT_EQ(warnings().size(), 1u) << recompute;
+    EXPECT_THAT(warnings()[0]["warning"].get<std::string>(), HasSubstr("not finite: layer 1, forward"));
+  }
+}
+
 TEST_F(GuardedRun, TooManySkipsInARowEndTheRun) {
   PoisonedOps poisoned(*ops, 2 * layers * micro_batches, never, 1000);
   expect_error(

@@ -124,6 +124,15 @@ TEST_F(Resume, WhatMayDifferDoesNotStopIt) {
             TrainOutcome::finished);
 }
 
+TEST_F(Resume, WithAnotherChoiceOfWhatIsRebuilt) {
+  for (const char* recompute : {"batch.recompute=attention", "batch.recompute=block"}) {
+    TrainingRun run;
+    ASSERT_EQ(run.train_until_signal(5, validated(run)), TrainOutcome::preempted);
+    ASSERT_EQ(run.train(with({recompute}, validated(run))), TrainOutcome::finished);
+    expect_as_uninterrupted(run);
+  }
+}
+
 TEST_F(Resume, AFinishedRunSaysSoAndChangesNothing) {
   TrainingRun run;
   run.train(validated(run));

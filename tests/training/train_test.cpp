@@ -106,6 +106,26 @@ TEST(Train, MicroBatchesDoNotChangeTheLossesUnderAMaskWithNoiseAndShuffling) {
   expect_same_losses_for_every_micro_batch(true, {"model.attention.noise.enabled=true", "data.shuffle=true"});
 }
 
+TEST(Train, RebuiltActivationsEndInTheSameModel) {
+  for (const Overrides& more :
+       {Overrides{}, Overrides{"phases.0.precision=bf16", "phases.1.precision=bf16"}}) {
+    TrainingRun keeping;
+    const auto settings = [&](const TrainingRun& run, const std::string& recompute) {
+      Overrides all = {"batch.recompute=" + recompute, "model.attention.noise.enabled=true",
+                       "data.validation=" + run.tokens().string(), "evaluate.every=5"};
+      all.insert(all.end(), more.begin(), more.end());
+      return all;
+    };
+    ASSERT_EQ(keeping.train(settings(keeping, "none")), TrainOutcome::finished);
+    for (const char* recompute : {"attention", "block"}) {
+      TrainingRun rebuilding;
+      ASSERT_EQ(rebuilding.train(settings(rebuilding, recompute)), TrainOutcome::finished);
+      EXPECT_TRUE(rebuilding.final_model() == keeping.final_model()) << recompute;
+      EXPECT_EQ(rebuilding.metrics(), keeping.metrics()) << recompute;
+    }
+  }
+}
+
 TEST(Train, TheLossMaskLeavesTargetsOut) {
   TrainingRun plain, masked;
   add_loss_mask(masked.tokens());
