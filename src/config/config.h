@@ -105,6 +105,8 @@ struct DistributedSection {
   double timeout = 30;
   // Each rank keeps the optimizer's moments of its share of the weights alone.
   bool shard_optimizer = false;
+  // And of its share of the summed gradients; implies the former.
+  bool shard_gradients = false;
   // As what gradients travel between ranks.
   Precision reduce_dtype = Precision::fp32;
 };

@@ -158,6 +158,7 @@ json to_json(const Config& config) {
           {"distributed",
            {{"timeout", config.distributed.timeout},
             {"shard_optimizer", config.distributed.shard_optimizer},
+            {"shard_gradients", config.distributed.shard_gradients},
             {"reduce_dtype", to_string(config.distributed.reduce_dtype)}}},
           {"guards",
            {{"max_skips", config.guards.max_skips},

@@ -217,16 +217,19 @@ EvaluateSection read_evaluate(const YamlNode& node, const std::string& path) {
 }
 
 DistributedSection read_distributed(const YamlNode& node, const std::string& path) {
-  const Section section(node, path,
-                        {.required = {}, .optional = {"timeout", "shard_optimizer", "reduce_dtype"}});
+  const Section section(
+      node, path,
+      {.required = {}, .optional = {"timeout", "shard_optimizer", "shard_gradients", "reduce_dtype"}});
   DistributedSection distributed;
   section.read("timeout", distributed.timeout, above_zero);
   section.read("shard_optimizer", distributed.shard_optimizer);
+  section.read("shard_gradients", distributed.shard_gradients);
   section.read("reduce_dtype", distributed.reduce_dtype);
   if (distributed.reduce_dtype == Precision::fp16)
     fail_at(section.place({"reduce_dtype"}),
             fmt::format("{} is fp16, which sums over ranks overflow; fp32 and bf16 are possible",
                         section.path("reduce_dtype")));
+  if (distributed.shard_gradients) distributed.shard_optimizer = true;  // there is nothing else to update
   return distributed;
 }
 

@@ -8,10 +8,10 @@ std::int64_t GradientSum::scratch_elements(std::int64_t elements, int ranks) {
   return flasheva::scratch_elements(std::min(elements, bucket_elements), ranks);
 }
 
-std::vector<Range> GradientSum::buckets(std::int64_t elements) {
+std::vector<Range> GradientSum::buckets(Range gradients) {
   std::vector<Range> buckets;
-  for (std::int64_t end = elements; end > 0; end = buckets.back().begin)
-    buckets.push_back({std::max<std::int64_t>(0, end - bucket_elements), end});
+  for (std::int64_t end = gradients.end; end > gradients.begin; end = buckets.back().begin)
+    buckets.push_back({std::max(gradients.begin, end - bucket_elements), end});
   return buckets;
 }
 
@@ -20,7 +20,7 @@ void GradientSum::begin(Tensor gradients, Tensor scratch, bool sharded, DType tr
   scratch_ = scratch;
   sharded_ = sharded;
   travel_ = travel;
-  buckets_ = buckets(gradients.size());
+  buckets_ = buckets({0, gradients.size()});
   started_ = 0;
 }
 

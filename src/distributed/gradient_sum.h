@@ -20,8 +20,8 @@ class GradientSum {
   // Elements of scratch memory that sums of `elements` gradients over `ranks` need.
   static std::int64_t scratch_elements(std::int64_t elements, int ranks);
 
-  // The buckets of so many gradients, in the order in which they are summed.
-  static std::vector<Range> buckets(std::int64_t elements);
+  // The buckets of a range of gradients, in the order in which they are summed.
+  static std::vector<Range> buckets(Range gradients);
 
   // `gradients` (elements), all of them, are about to be computed. Both tensors stay the caller's. `sharded`:
   // this rank needs the sums of its piece of each bucket alone. `travel`: as what they travel

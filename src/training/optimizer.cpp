@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "src/distributed/gradient_sum.h"
-
 namespace flasheva {
 
 namespace {
@@ -38,29 +36,48 @@ void for_parameters_in(ParameterTable& parameters, Range range, const F& f) {
 
 }  // namespace
 
-void Optimizer::plan(MemoryPlan& plan, ParameterTable& parameters, bool sharded, int rank, int ranks) {
+Tensor Optimizer::Segment::gradient() const {
+  return own_gradient ? own_gradient : elements(parameter->gradient, first, count);
+}
+
+void Optimizer::plan(MemoryPlan& plan, ParameterTable& parameters, Sharding sharding,
+                     std::vector<Range> buckets, int rank, int ranks) {
   parameters_ = &parameters;
-  sharded_ = sharded && ranks > 1;
+  buckets_ = std::move(buckets);
+  sharding_ = sharding;
   segments_.clear();
   const auto add = [&](Parameter& parameter, std::int64_t first, std::int64_t count, std::int64_t) {
-    segments_.push_back({&parameter, first, count, {}, {}});
+    segments_.push_back({&parameter, first, count, {}, {}, {}});
   };
-  const std::int64_t gradients = parameters.gradient_elements();
-  if (sharded_)
-    for (const Range& bucket : GradientSum::buckets(gradients))
+  if (sharded())
+    for (const Range& bucket : buckets_)
       for_parameters_in(parameters, piece_of_rank(bucket, rank, ranks), add);
   else
-    for_parameters_in(parameters, {0, gradients}, add);
-  for (Segment& segment : segments_)
+    for_parameters_in(parameters, {0, parameters.gradient_elements()}, add);
+  for (Segment& segment : segments_) {
+    const DType type = ParameterTable::training_type(*segment.parameter);
     for (Tensor* moment : {&segment.first_moment, &segment.second_moment})
-      plan.add(*moment, "optimizer moments", ParameterTable::training_type(*segment.parameter),
-               {segment.count});
+      plan.add(*moment, "optimizer moments", type, {segment.count});
+    if (sharding == Sharding::gradients) plan.add(segment.own_gradient, "gradients", type, {segment.count});
+  }
+}
+
+void Optimizer::zero_gradients(Ops& ops) {
+  for (const Segment& segment : segments_) ops.zero(segment.own_gradient);
+}
+
+void Optimizer::add_gradients(Ops& ops, Range range, Tensor gradients) {
+  for_parameters_in(*parameters_, range, [&](Parameter& parameter, auto first, auto count, auto at) {
+    const auto own = std::find_if(segments_.begin(), segments_.end(), [&](const Segment& segment) {
+      return segment.parameter == &parameter && segment.first == first;
+    });
+    ops.residual(own->own_gradient, own->own_gradient, gradients.rows(at, count), {});
+  });
 }
 
 GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator, double loss_scale) const {
   std::vector<Tensor> gradients;
-  for (const Segment& segment : segments_)
-    gradients.push_back(elements(segment.parameter->gradient, segment.first, segment.count));
+  for (const Segment& segment : segments_) gradients.push_back(segment.gradient());
   std::vector<double> sums(gradients.size());
   ops.sums_of_squares(sums, gradients);
   std::map<const Parameter*, double> of_parameter;
@@ -69,7 +86,7 @@ GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator, double loss
   for (std::size_t i = 0; i < squares.size(); ++i)
     if (const auto found = of_parameter.find(&parameters_->all()[i]); found != of_parameter.end())
       squares[i] = found->second;
-  if (sharded_) communicator.all_reduce_sum(squares);
+  if (sharded()) communicator.all_reduce_sum(squares);
 
   GradientNorms norms;
   double total = 0;
@@ -101,14 +118,14 @@ void Optimizer::update(Ops& ops, Communicator& communicator, const OptimizerConf
     const Tensor copy = parameter.weight.data != parameter.master.data ? parameter.weight : Tensor{};
     ops.adamw(elements(parameter.master, segment.first, segment.count),
               elements(copy, segment.first, segment.count), segment.first_moment, segment.second_moment,
-              elements(parameter.gradient, segment.first, segment.count), adamw);
+              segment.gradient(), adamw);
   }
-  if (sharded_) gather(ops, communicator, scratch);
+  if (sharded()) gather(ops, communicator, scratch);
 }
 
 // Every rank's updated weights to all others, bucket by bucket.
 void Optimizer::gather(Ops& ops, Communicator& communicator, Tensor scratch) {
-  for (const Range& bucket : GradientSum::buckets(parameters_->gradient_elements())) {
+  for (const Range& bucket : buckets_) {
     const Tensor weights = scratch.rows(0, bucket.size());
     const Range own = piece_of_rank(bucket, communicator.rank(), communicator.size());
     for_parameters_in(*parameters_, own, [&](Parameter& parameter, auto first, auto count, auto at) {

@@ -1,8 +1,9 @@
 // Clipping by the global gradient norm and AdamW over the trained parameters of a model.
 //
-// Sharded (ZeRO stage 1, Rajbhandari et al., 2020), every rank keeps the moments of its share of the elements
-// alone, needs the summed gradients of that share alone, updates it, and gets the rest of the weights from
-// the others. The share is one piece of each bucket of gradients, whatever tensors it falls into.
+// Sharded (ZeRO stages 1 and 2, Rajbhandari et al., 2020), every rank keeps the moments of its share of the
+// elements alone, needs the summed gradients of that share alone, updates it, and gets the rest of the
+// weights from the others. The share is one piece of each bucket of gradients, whatever tensors it falls
+// into.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,9 @@ struct GradientNorms {
   std::string first_non_finite;
 };
 
+// What each rank keeps of its share of the elements alone.
+enum class Sharding : std::uint8_t { none, moments, gradients /* and moments */ };
+
 class Optimizer {
  public:
   // The elements of one parameter that this rank updates: all of them, or its share.
@@ -32,12 +36,22 @@ class Optimizer {
     Parameter* parameter;
     std::int64_t first, count;
     Tensor first_moment, second_moment;  // (count) AdamW's m and v
+    Tensor own_gradient;                 // (count), where gradients are sharded
+
+    Tensor gradient() const;  // (count) that, or its part of the parameter's
 
     bool whole() const { return count == parameter->shape.size(); }
   };
 
-  // Foresees the moments of rank `rank` of `ranks`; those of `parameters` that are trained must be selected.
-  void plan(MemoryPlan& plan, ParameterTable& parameters, bool sharded, int rank, int ranks);
+  // Foresees the moments of rank `rank` of `ranks`, and its share of gradients; those of `parameters` that
+  // are trained must be selected. `buckets` cover all gradients.
+  void plan(MemoryPlan& plan, ParameterTable& parameters, Sharding sharding, std::vector<Range> buckets,
+            int rank, int ranks);
+
+  // Where gradients are sharded: this rank's share = 0.
+  void zero_gradients(Ops& ops);
+  // Those of a range of its share += gradients.
+  void add_gradients(Ops& ops, Range range, Tensor gradients);
 
   // Of gradients / loss_scale; gradients are sums over ranks, everywhere or on this rank's share. The same on
   // all ranks.
@@ -50,14 +64,15 @@ class Optimizer {
               std::int64_t step, double gradient_norm, double loss_scale, Tensor scratch);
 
   std::vector<Segment>& segments() { return segments_; }
-  bool sharded() const { return sharded_; }
+  bool sharded() const { return sharding_ != Sharding::none; }
 
  private:
   void gather(Ops& ops, Communicator& communicator, Tensor scratch);
 
   ParameterTable* parameters_ = nullptr;
   std::vector<Segment> segments_;
-  bool sharded_ = false;
+  std::vector<Range> buckets_;
+  Sharding sharding_ = Sharding::none;
 };
 
 }  // namespace flasheva

@@ -8,6 +8,7 @@
 #include "src/core/error.h"
 #include "src/core/file.h"
 #include "src/core/text.h"
+#include "src/distributed/gradient_sum.h"
 #include "src/model/planned_memory.h"
 #include "src/training/schedule.h"
 
@@ -19,6 +20,13 @@ MemoryPlan plan_of_masters(ParameterTable& parameters) {
   MemoryPlan plan;
   parameters.plan_masters(plan, DType::f32);
   return plan;
+}
+
+Sharding sharding_of(const DistributedSection& config, int ranks) {
+  if (ranks == 1) return Sharding::none;
+  return config.shard_gradients   ? Sharding::gradients
+         : config.shard_optimizer ? Sharding::moments
+                                  : Sharding::none;
 }
 
 std::int64_t share(const Config& config, int rank, int ranks) {
@@ -40,8 +48,10 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
          phase.name, idle);
   const DType compute = compute_type(phase.precision);
   model.parameters.plan_weights(plan, compute);
-  model.parameters.plan_gradients(plan);
-  work.optimizer.plan(plan, model.parameters, config.distributed.shard_optimizer, rank, ranks);
+  const Sharding sharding = sharding_of(config.distributed, ranks);
+  work.gradients = make_gradients(sharding);
+  work.gradients->plan(plan, model.parameters, model.network.config().num_hidden_layers);
+  work.optimizer.plan(plan, model.parameters, sharding, work.gradients->buckets(), rank, ranks);
   model.network.plan(plan, micro, compute, true, config.batch.recompute);
   work.batch.plan(host, sequences, T);
   work.tokens.plan(plan, device, micro.rows());
@@ -80,12 +90,13 @@ std::string Trainer::advice_on_memory(std::size_t taken) const {
   Config rebuilding = config_;
   rebuilding.batch.recompute = Recompute::block;
   const std::size_t rebuilt = plan_of_largest_phase(rebuilding).bytes();
-  const bool could_shard = communicator_.size() > 1 && !config_.distributed.shard_optimizer;
+  const bool could_shard = communicator_.size() > 1 && !config_.distributed.shard_gradients;
   return fmt::format(
-      "lower batch.micro or data.sequence_length{}, or set a phase's precision to bf16{} (`flasheva plan` "
+      "lower batch.micro or data.sequence_length{}, or set a phase's precision to bf16 or fp16{} (`flasheva "
+      "plan` "
       "shows what is taken)",
       rebuilt < taken ? fmt::format(", set batch.recompute to block ({} in all)", format_bytes(rebuilt)) : "",
-      could_shard ? " or distributed.shard_optimizer to true" : "");
+      could_shard ? " or distributed.shard_gradients to true" : "");
 }
 
 // The masters, which the plan names too, have memory of their own.
@@ -103,10 +114,10 @@ Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops
       model_(model_config),
       masters_(memory_of_masters()),
       phase_memory_(memory_of_phases()),
-      gradient_sum_(communicator),
       first_sequence_(
           first_sequence_of_rank(config.batch.sequences, communicator.rank(), communicator.size())),
-      sequences_(share(config, communicator.rank(), communicator.size())) {
+      sequences_(share(config, communicator.rank(), communicator.size())),
+      most_sequences_(share(config, communicator.size() - 1, communicator.size())) {
   masters_.bind(plan_of_masters(model_.parameters));
 }
 
@@ -157,15 +168,14 @@ StepResult Trainer::step_on_batch(const Progress& progress, const Accept& accept
       static_cast<double>(counted_targets(work_.batch, sequences_, config_.data.sequence_length))};
   communicator_.all_reduce_sum(counted);
 
-  // 3. Forward and backward of every micro batch, gradients added up; during the last one, those that are
-  // final
-  //    are summed over ranks.
+  // 3. Forward and backward of every micro batch, gradients added up, and summed over ranks as they become
+  //    final.
   if (loss_scaler_) result.loss_scale = loss_scaler_->scale();
   std::array<double, 1> nats{
       forward_backward(static_cast<std::int64_t>(counted[0]), result.loss_scale, progress)};
 
   // 4. The sums over ranks that are still missing.
-  gradient_sum_.finish();
+  work_.gradients->end_step();
   communicator_.all_reduce_sum(nats);
   result.loss = counted[0] > 0 ? nats[0] / counted[0] : 0;
 
@@ -209,8 +219,6 @@ std::string Trainer::place_not_finite(const StepResult& result) {
 }
 
 double Trainer::forward_backward(std::int64_t counted, double loss_scale, const Progress& progress) {
-  for (Parameter& parameter : model_.parameters.all())
-    if (parameter.trained) ops_.zero(parameter.gradient);
   const auto& attention = config_.model.attention;
   ChunkNoise noise;
   noise.enabled = attention ? attention->noise_enabled : true;
@@ -218,8 +226,8 @@ double Trainer::forward_backward(std::int64_t counted, double loss_scale, const 
   noise.seed = config_.run.seed;
   noise.step = static_cast<std::uint32_t>(progress.step);
 
-  gradient_sum_.begin(model_.parameters.gradients(), work_.sum_scratch, work_.optimizer.sharded(),
-                      compute_type(config_.distributed.reduce_dtype));
+  work_.gradients->begin_step({ops_, communicator_, work_.optimizer, work_.sum_scratch,
+                               compute_type(config_.distributed.reduce_dtype)});
   const int none = model_.network.config().num_hidden_layers + 1;
   layer_not_finite_ = none;
   const double scale = counted > 0 ? loss_scale / static_cast<double>(counted) : 0;
@@ -228,18 +236,20 @@ double Trainer::forward_backward(std::int64_t counted, double loss_scale, const 
   for (std::int64_t first = 0; first < sequences_; first += micro) {
     const TokenBatch batch = micro_batch(first, std::min(micro, sequences_ - first));
     noise.first_sequence = static_cast<std::uint32_t>(first_sequence_ + first);
-    GptNeoX::LayerDone layer_done;
-    if (first + micro >= sequences_) layer_done = [this](int layer) { sum_gradients_behind(layer); };
     const PassContext pass{ops_, batch.extent, noise};
-    nats += model_.network.forward_backward(pass, batch, scale, layer_done);
+    work_.gradients->begin_pass(first + micro >= sequences_);
+    nats += model_.network.forward_backward(pass, batch, scale,
+                                            [this](int layer) { work_.gradients->layer_done(layer); });
+    work_.gradients->end_pass();
     if (!std::isfinite(nats) && layer_not_finite_ == none)
       layer_not_finite_ = model_.network.first_non_finite_layer(pass);
   }
+  const auto passes = [&](std::int64_t sequences) {
+    return (sequences + config_.batch.micro - 1) / config_.batch.micro;
+  };
+  for (std::int64_t pass = passes(sequences_); pass < passes(most_sequences_); ++pass)
+    work_.gradients->pass_by();
   return nats;
-}
-
-void Trainer::sum_gradients_behind(int layer) {
-  gradient_sum_.final_from(model_.parameters.gradient_elements_before(layer));
 }
 
 std::uint64_t Trainer::weights_checksum() const {

@@ -10,12 +10,12 @@
 #include "kernels/buffer.h"
 #include "src/config/config.h"
 #include "src/distributed/communicator.h"
-#include "src/distributed/gradient_sum.h"
 #include "src/io/sequence_order.h"
 #include "src/io/token_file.h"
 #include "src/model/gpt_neox.h"
 #include "src/model/token_staging.h"
 #include "src/training/batches.h"
+#include "src/training/gradients.h"
 #include "src/training/loss_scaler.h"
 #include "src/training/optimizer.h"
 
@@ -102,6 +102,7 @@ class Trainer {
     HostBatch batch;
     TokenStaging tokens;
     Optimizer optimizer;
+    std::unique_ptr<Gradients> gradients;
     Tensor sum_scratch;
   };
 
@@ -116,7 +117,6 @@ class Trainer {
   double forward_backward(std::int64_t counted, double loss_scale, const Progress& progress);
   void adapt_loss_scale(StepResult& result);
   std::string place_not_finite(const StepResult& result);
-  void sum_gradients_behind(int layer);
 
   const Config& config_;
   Ops& ops_;
@@ -124,9 +124,9 @@ class Trainer {
   Model model_;
   Buffer masters_, phase_memory_;
   Buffer host_memory_{0};  // of a phase, where the device has memory of its own
-  GradientSum gradient_sum_;
   const PhaseConfig* phase_ = nullptr;
   std::int64_t first_sequence_, sequences_;  // this rank's share of the global batch
+  std::int64_t most_sequences_;              // of any rank
   Work work_;
   std::optional<LossScaler> loss_scaler_;
   int layer_not_finite_ = 0;  // of this rank, in the current step; see place_not_finite

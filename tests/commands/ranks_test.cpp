@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstring>
 #include <thread>
 
 #include "tests/commands/workspace.h"
@@ -44,6 +45,25 @@ class Ranks : public testing::Test {
     ASSERT_EQ(result.code, 0) << result.err;
   }
 
+  static int newest_checkpoint(const std::string& output) {
+    int newest = 0;
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(space->folder / output / "checkpoints", none))
+      if (entry.path().filename().string().rfind("step-", 0) == 0)
+        newest = std::max(newest, std::atoi(entry.path().filename().c_str() + 5));
+    return newest;
+  }
+
+  // Starts the run, or goes on with it, and stops it once it has written a checkpoint.
+  static void stop_at_next_checkpoint(int ranks, const std::string& output, const Arguments& overrides = {}) {
+    const int before = newest_checkpoint(output);
+    Program program(command(output, overrides), rank_environment, mpirun(ranks));
+    while (newest_checkpoint(output) <= before) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    program.signal(SIGUSR1);
+    EXPECT_EQ(program.wait().code, static_cast<int>(ExitCode::preempted))
+        << output << " after step " << before;
+  }
+
   static std::string model(const std::string& output) {
     return read_text_file(space->folder / output / "model/model.safetensors");
   }
@@ -74,7 +94,7 @@ TEST_F(Ranks, GiveTheSameLossesWhateverTheirNumber) {
 
 // 6.5 million weights: two buckets of gradients, cut across tensors.
 TEST_F(Ranks, SumGradientsOfMoreThanOneBucket) {
-  const auto large = [&](const std::string& output, const char* sharded) {
+  const auto large = [&](const std::string& output, const std::string& sharding) {
     return Arguments{"train",
                      space->at("scratch.yaml"),
                      "run.output=" + space->at(output),
@@ -82,16 +102,16 @@ TEST_F(Ranks, SumGradientsOfMoreThanOneBucket) {
                      "model.architecture.hidden_size=64",
                      "phases.0.steps=3",
                      "phases.0.optimizer.lr=1e-3",
-                     std::string("distributed.shard_optimizer=") + sharded};
+                     "distributed=" + sharding};
   };
-  run(1, large("large-1", "false"));
+  run(1, large("large-1", "{}"));
   const std::vector<double> reference = space->column("large-1", "loss");
-  for (const char* sharded : {"false", "true"}) {
-    const std::string output = std::string("large-2-") + sharded;
-    run(2, large(output, sharded));
+  for (const char* sharding : {"{}", "{shard_optimizer: true}", "{shard_gradients: true}"}) {
+    const std::string output = fmt::format("large-2-{}", std::strlen(sharding));
+    run(2, large(output, sharding));
     const std::vector<double> losses = space->column(output, "loss");
     ASSERT_EQ(losses.size(), 3u);
-    for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(losses[i], reference[i], 1e-6 * reference[i]) << sharded;
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(losses[i], reference[i], 1e-6 * reference[i]) << sharding;
   }
 }
 
@@ -103,16 +123,8 @@ TEST_F(Ranks, RepeatBitForBit) {
 }
 
 TEST_F(Ranks, GoOnFromACheckpointOfAnotherNumber) {
-  // Stopped in the first phase by 4 ranks, in the second by 1, ended by 2.
-  const auto stop_after = [&](int ranks, int step) {
-    Program program(command("changing"), rank_environment, mpirun(ranks));
-    const fs::path reached = space->folder / "changing/checkpoints" / fmt::format("step-{:09}", step);
-    while (!fs::exists(reached)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    program.signal(SIGUSR1);
-    EXPECT_EQ(program.wait().code, static_cast<int>(ExitCode::preempted));
-  };
-  stop_after(4, 2);
-  stop_after(1, 7);
+  stop_at_next_checkpoint(4, "changing");
+  stop_at_next_checkpoint(1, "changing");
   run(2, command("changing"));
   expect_losses_of_one_rank("changing");
 }
@@ -130,20 +142,28 @@ TEST_F(Ranks, ShareTheOptimizersMoments) {
   }
 }
 
-TEST_F(Ranks, GoOnWithTheirMomentsSharedInAnotherWay) {
-  const auto stop_after = [&](int ranks, int step, bool sharded) {
-    Program program(command("resharded", {fmt::format("distributed.shard_optimizer={}", sharded)}),
-                    rank_environment, mpirun(ranks));
-    const fs::path reached = space->folder / "resharded/checkpoints" / fmt::format("step-{:09}", step);
-    while (!fs::exists(reached)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    program.signal(SIGUSR1);
-    EXPECT_EQ(program.wait().code, static_cast<int>(ExitCode::preempted));
-  };
-  stop_after(4, 2, true);
-  stop_after(3, 4, true);
-  stop_after(2, 7, false);
-  run(2, command("resharded", {"distributed.shard_optimizer=true"}));
+// 5 sequences over 4 ranks: micro batches of 1 or 2, one or two of them.
+TEST_F(Ranks, ShareTheGradients) {
+  for (const int ranks : {1, 2, 3, 4})
+    for (const int micro : {1, 2}) {
+      const std::string output = fmt::format("shared-gradients-{}-{}", ranks, micro);
+      run(ranks, command(output, {"distributed.shard_gradients=true", fmt::format("batch.micro={}", micro)}));
+      expect_losses_of_one_rank(output);
+    }
+}
+
+TEST_F(Ranks, GoOnWithMomentsAndGradientsSharedInAnotherWay) {
+  const Arguments whole, moments = {"distributed.shard_optimizer=true"},
+                         gradients = {"distributed.shard_gradients=true"};
+  stop_at_next_checkpoint(4, "resharded", gradients);
+  stop_at_next_checkpoint(1, "resharded", gradients);
+  run(2, command("resharded", gradients));
   expect_losses_of_one_rank("resharded");
+
+  stop_at_next_checkpoint(3, "resharded-again", moments);
+  stop_at_next_checkpoint(2, "resharded-again", whole);
+  run(2, command("resharded-again", gradients));
+  expect_losses_of_one_rank("resharded-again");
 }
 
 TEST_F(Ranks, SayOnceWhatIsWrong) {

@@ -48,6 +48,15 @@ TEST(Config, FillsInTheDefaults) {
   EXPECT_EQ(phase.schedule.min_lr_ratio, 0.1);
 }
 
+TEST(Config, AShareOfTheGradientsIsAlsoOneOfTheOptimizer) {
+  const auto distributed = [](const char* sharding) {
+    return parse_config(minimal_yaml, "run.yaml", {std::string("distributed=") + sharding}).distributed;
+  };
+  EXPECT_FALSE(distributed("{}").shard_optimizer);
+  EXPECT_TRUE(distributed("{shard_gradients: true, shard_optimizer: false}").shard_optimizer);
+  EXPECT_FALSE(distributed("{shard_optimizer: true}").shard_gradients);
+}
+
 TEST(Config, AttentionHasItsDefaults) {
   const Config config = parse_config(minimal_yaml, "run.yaml", {"model.attention={}"});
   ASSERT_TRUE(config.model.attention);

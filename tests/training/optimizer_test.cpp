@@ -16,7 +16,7 @@ namespace {
 struct PlannedOptimizer {
   explicit PlannedOptimizer(TestModel& model) {
     MemoryPlan plan;
-    optimizer.plan(plan, model.parameters, false, 0, 1);
+    optimizer.plan(plan, model.parameters, Sharding::none, {}, 0, 1);
     memory = std::make_unique<Buffer>(plan.bytes(), *model.ops);
     memory->bind(plan);
   }

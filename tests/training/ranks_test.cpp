@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/training/trainer.h"
+
 namespace flasheva {
 
 Communicator* ranks = nullptr;
@@ -36,9 +38,8 @@ class RoundedByHand final : public ForwardingCommunicator {
 
 TEST(TrainWithRanks, GradientsThatTravelAsBfloat16AreThoseRoundedByHand) {
   if (ranks->size() == 1) GTEST_SKIP() << "nothing travels";
-  for (const char* sharded : {"false", "true"}) {
-    const Overrides exact_settings = {std::string("distributed.shard_optimizer=") + sharded,
-                                      "guards.weights_every=1"};
+  for (const char* sharded : {"{}", "{shard_optimizer: true}", "{shard_gradients: true}"}) {
+    const Overrides exact_settings = {std::string("distributed=") + sharded, "guards.weights_every=1"};
     const Overrides settings = plus(exact_settings, {"distributed.reduce_dtype=bf16"});
     SharedRun exact(*ranks), rounded(*ranks), by_hand(*ranks);
     RoundedByHand plainly(*ranks);
@@ -51,6 +52,59 @@ TEST(TrainWithRanks, GradientsThatTravelAsBfloat16AreThoseRoundedByHand) {
     const std::vector<double> losses = rounded.column("loss"), reference = exact.column("loss");
     EXPECT_EQ(losses[0], reference[0]) << sharded;  // of the weights before any update
     EXPECT_NE(losses[1], reference[1]) << sharded;
+  }
+}
+
+std::size_t planned_bytes(const MemoryPlan& plan, const std::string& category) {
+  for (const MemoryPlan::Category& known : plan.categories())
+    if (known.name == category) return known.bytes;
+  return 0;
+}
+
+// What a rank takes for gradients: its share, the embedding's or the head's, and two layers'.
+TEST(TrainWithRanks, GradientsInSharesTakeTheMemoryOfTheirShareAndFewLayers) {
+  SharedRun run(*ranks);
+  const auto plan_of = [&](const Overrides& overrides) {
+    const Config config = run.config(overrides);
+    return Trainer::plans(config, resolve_model(config), Device::cpu, ranks->rank(), ranks->size())[1];
+  };
+  const MemoryPlan whole = plan_of({}), shares = plan_of({"distributed.shard_gradients=true"});
+  ModelConfig model = resolve_model(run.config());
+  ParameterTable parameters(model);
+  parameters.select({"all"});
+  const auto elements = [&](int layer) {
+    return parameters.gradient_elements_before(layer + 1) - parameters.gradient_elements_before(layer);
+  };
+  const std::int64_t all = parameters.gradient_elements(), layers = model.num_hidden_layers;
+  ASSERT_EQ(planned_bytes(whole, "gradients"), static_cast<std::size_t>(4 * all));
+  if (ranks->size() == 1) {
+    EXPECT_EQ(shares.bytes(), whole.bytes());
+    return;
+  }
+  const std::int64_t head = all - parameters.gradient_elements_before(static_cast<int>(layers));
+  std::int64_t largest = 0;
+  for (int layer = 0; layer < layers; ++layer) largest = std::max(largest, elements(layer));
+  EXPECT_LE(planned_bytes(shares, "gradients under way"),
+            static_cast<std::size_t>(4 * (std::max(head, elements(-1)) + 2 * largest)));
+  // Pieces of tensors, each on a line of its own.
+  const auto tensors = static_cast<std::int64_t>(parameters.all().size());
+  EXPECT_NEAR(static_cast<double>(planned_bytes(shares, "gradients")),
+              4.0 * static_cast<double>(all) / ranks->size(), 64.0 * static_cast<double>(2 * tensors));
+}
+
+// With one micro batch the sums are those of whole gradients, bit for bit, and so are the weights without
+// clipping.
+TEST(TrainWithRanks, GradientsInSharesAreThoseOfOneSumBitForBit) {
+  for (const char* train : {"phases.0.train=[attention]", "phases.0.train=['*.1.*', embed_out.*]",
+                            "phases.0.train=['*embed_in*', '*.2.mlp.*']"}) {
+    const Overrides settings = {train, "batch.micro=4", "phases.0.optimizer.clip=0",
+                                "phases.1.optimizer.clip=0", "guards.weights_every=1"};
+    SharedRun whole(*ranks), shares(*ranks);
+    whole.train_with(*ranks, settings);
+    shares.train_with(*ranks, plus(settings, {"distributed.shard_gradients=true"}));
+    if (ranks->rank() != 0) continue;
+    EXPECT_TRUE(shares.final_model() == whole.final_model()) << train;
+    EXPECT_EQ(shares.column("loss"), whole.column("loss")) << train;
   }
 }
 
