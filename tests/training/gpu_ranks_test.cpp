@@ -124,6 +124,9 @@ TEST(GpuRanks, TrainAsOneDoes) { expect_the_losses_of_one_rank(1e-6, {}); }
 TEST(GpuRanks, TrainWithAShardedOptimizerAsOneDoes) {
   expect_the_losses_of_one_rank(1e-6, {"distributed.shard_optimizer=true"});
 }
+TEST(GpuRanks, TrainWithShardedGradientsAsOneDoes) {
+  expect_the_losses_of_one_rank(1e-6, {"distributed.shard_gradients=true"});
+}
 // Gradients of 8 bits: as far from those of float32 as a bfloat16 phase's are.
 TEST(GpuRanks, TrainWithGradientsThatTravelAsBfloat16) {
   expect_the_losses_of_one_rank(0.02, {"distributed.reduce_dtype=bf16"});
