@@ -21,7 +21,8 @@ compile() {  # FILE: the compiler's report; the code for the GPU alone
 export -f compile
 export nvcc objects
 rm -f $objects/*
-printf '%s\n' kernels/cuda/*.cu | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'compile {}'
+printf '%s\n' kernels/cuda/*.cu | grep -v float64 | # the simulator's alone
+  xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'compile {}'
 
 changed=
 [[ -z $(git status --porcelain kernels) ]] || changed=', and changes to kernels/ after it'

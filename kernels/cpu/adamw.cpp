@@ -48,10 +48,8 @@ void update_all(const Tensor& weight, const Tensor& low_precision, const Tensor&
 void CpuOps::adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
                    const AdamWConfig& config) {
   check_adamw(Device::cpu, weight, low_precision, m, v, gradient, config);
-  if (weight.dtype == DType::f32)
-    update_all<float>(weight, low_precision, m, v, gradient, config);
-  else
-    update_all<double>(weight, low_precision, m, v, gradient, config);
+  dispatch_accumulator(weight.dtype,
+                       [&]<class T>(T) { update_all<T>(weight, low_precision, m, v, gradient, config); });
 }
 
 }  // namespace flasheva

@@ -32,8 +32,8 @@ void CpuOps::cast(Tensor out, Tensor in) {
 
 void CpuOps::fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) {
   FLASHEVA_CHECK(matches(out, out.dtype, out.shape));
-  FLASHEVA_CHECK(out.dtype == DType::f32 || out.dtype == DType::f64);
-  const auto fill = [=]<class T>(T* elements) {
+  dispatch_accumulator(out.dtype, [=]<class T>(T) {
+    T* elements = out.as<T>();
     parallel_elements(out.size(), [=](std::int64_t first, std::int64_t last) {  // first is a multiple of four
       for (std::int64_t i = first; i < last; i += 4) {
         const FourNormals normals = stream_normals(seed, stream, static_cast<std::uint64_t>(i / 4));
@@ -41,11 +41,7 @@ void CpuOps::fill_normal(Tensor out, double standard_deviation, std::uint64_t se
           elements[j] = static_cast<T>(standard_deviation * normals.value[j - i]);
       }
     });
-  };
-  if (out.dtype == DType::f32)
-    fill(out.as<float>());
-  else
-    fill(out.as<double>());
+  });
 }
 
 }  // namespace flasheva

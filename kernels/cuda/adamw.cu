@@ -62,10 +62,9 @@ void CudaOps::adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Ten
                     const AdamWConfig& config) {
   check_adamw(Device::cuda, weight, low_precision, m, v, gradient, config);
   const auto update_with = [&]<class Low>(Low) {
-    if (weight.dtype == DType::f32)
-      update<float, Low>(stream_, weight, low_precision, m, v, gradient, config);
-    else
-      update<double, Low>(stream_, weight, low_precision, m, v, gradient, config);
+    dispatch_accumulator(weight.dtype, [&]<class T>(T) {
+      update<T, Low>(stream_, weight, low_precision, m, v, gradient, config);
+    });
   };
   if (low_precision && low_precision.dtype == DType::f16)
     update_with(f16{});

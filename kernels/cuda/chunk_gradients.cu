@@ -106,23 +106,19 @@ void multiply_shares(cudaStream_t stream, Tensor sums, Tensor dz, Tensor in) {
   const int count = static_cast<int>(dz.dim(0)), d = static_cast<int>(dz.dim(1)),
             tiles = static_cast<int>(divide_up(d, tile));
   const Grid grid{tiles * tiles, weight_shares(count)};
-  if (dz.dtype == DType::f64)
-    launch(stream, multiply_shares_kernel<double>, grid, threads, 0, sums.as<double>(), dz.as<double>(),
-           in.as<double>(), count, d, tiles);
-  else
-    launch(stream, multiply_shares_kernel<float>, grid, threads, 0, sums.as<float>(), dz.as<float>(),
-           in.as<float>(), count, d, tiles);
+  dispatch_accumulator(dz.dtype, [&]<class A>(A) {
+    launch(stream, multiply_shares_kernel<A>, grid, threads, 0, sums.as<A>(), dz.as<A>(), in.as<A>(), count,
+           d, tiles);
+  });
 }
 
 void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows, const Chunks& chunks) {
   const int of_head = chunks.count / chunks.heads;
   const Grid grid{chunks.heads, head_shares(of_head)};
-  if (rows.dtype == DType::f64)
-    launch(stream, sum_heads_kernel<double>, grid, threads, 0, sums.as<double>(), rows.as<double>(),
-           chunks.heads, chunks.chunks, of_head, chunks.head_dim);
-  else
-    launch(stream, sum_heads_kernel<float>, grid, threads, 0, sums.as<float>(), rows.as<float>(),
-           chunks.heads, chunks.chunks, of_head, chunks.head_dim);
+  dispatch_accumulator(rows.dtype, [&]<class A>(A) {
+    launch(stream, sum_heads_kernel<A>, grid, threads, 0, sums.as<A>(), rows.as<A>(), chunks.heads,
+           chunks.chunks, of_head, chunks.head_dim);
+  });
 }
 
 void GradientSums::add(Tensor gradient, Tensor sums, std::int64_t first) {
@@ -131,8 +127,7 @@ void GradientSums::add(Tensor gradient, Tensor sums, std::int64_t first) {
 
 void GradientSums::start(cudaStream_t stream) const {
   if (count_ == 0) return;
-  dispatch(sums_[0].gradient.dtype, [&]<class T>(T) {
-    using A = Accumulator<T>;
+  dispatch_accumulator(sums_[0].gradient.dtype, [&]<class A>(A) {
     DeviceSums<A> all{};
     std::int64_t largest = 0;
     for (int i = 0; i < count_; ++i) {

@@ -52,15 +52,12 @@ void CudaOps::cast(Tensor out, Tensor in) {
 
 void CudaOps::fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) {
   FLASHEVA_CHECK(matches_on_gpu(out, out.dtype, out.shape));
-  FLASHEVA_CHECK(out.dtype == DType::f32 || out.dtype == DType::f64);
   constexpr int threads = 256;
   const Grid grid{divide_up(out.size(), 4 * threads)};
-  if (out.dtype == DType::f32)
-    launch(stream_, fill_normal_kernel<float>, grid, threads, 0, out.as<float>(), out.size(),
-           standard_deviation, seed, stream);
-  else
-    launch(stream_, fill_normal_kernel<double>, grid, threads, 0, out.as<double>(), out.size(),
-           standard_deviation, seed, stream);
+  dispatch_accumulator(out.dtype, [&]<class T>(T) {
+    launch(stream_, fill_normal_kernel<T>, grid, threads, 0, out.as<T>(), out.size(), standard_deviation,
+           seed, stream);
+  });
 }
 
 }  // namespace flasheva

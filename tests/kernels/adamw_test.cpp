@@ -45,16 +45,17 @@ TEST_P(AdamWTest, FollowsTheFormulaOverSteps) {
     TestTensor gradient = TestTensor::random(DType::f32, begin_.shape(), generator_, 0.1);
     TestTensor gradient64 = gradient.converted(DType::f64);
     update_plainly(expected, gradient, config_);
-    ops_->adamw(float64.weight, {}, float64.m, float64.v, gradient64, config_);
+    if (device_has_float64()) ops_->adamw(float64.weight, {}, float64.m, float64.v, gradient64, config_);
     ops_->adamw(float32.weight, float32.low_precision, float32.m, float32.v, gradient, config_);
   }
-  EXPECT_LE(relative_error(float64.weight, expected.weight), 1e-13);
-  EXPECT_LE(relative_error(float64.m, expected.m), 1e-13);
-  EXPECT_LE(relative_error(float64.v, expected.v), 1e-13);
   EXPECT_LE(relative_error(float32.weight, expected.weight), 1e-6);
   EXPECT_LE(relative_error(float32.m, expected.m), 1e-6);
   EXPECT_LE(relative_error(float32.v, expected.v), 1e-6);
   EXPECT_EQ(relative_error(float32.low_precision, float32.weight.converted(DType::bf16)), 0);
+  if (!device_has_float64()) return;
+  EXPECT_LE(relative_error(float64.weight, expected.weight), 1e-13);
+  EXPECT_LE(relative_error(float64.m, expected.m), 1e-13);
+  EXPECT_LE(relative_error(float64.v, expected.v), 1e-13);
 }
 
 TEST_P(AdamWTest, TheCopyChangesNothing) {

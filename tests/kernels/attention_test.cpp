@@ -104,6 +104,7 @@ void expect_close(Ops& ops, const Case& c, DType dtype, double bound) {
 }
 
 TEST(Attention, MatchesTheDefinitionInFloat64AtEveryLength) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   std::vector<std::int64_t> lengths{1, 2, 3, 4, 7, 8, 15, 16, 17, 23, 31, 40, 63, 64, 65, 70};
   if (device_is_simulated()) lengths = {1, 17, 32, 65};
@@ -113,6 +114,7 @@ TEST(Attention, MatchesTheDefinitionInFloat64AtEveryLength) {
 
 // Sequences of several blocks of queries and keys.
 TEST(Attention, MatchesTheDefinitionInFloat64AcrossBlocks) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   for (std::int64_t T : {127, 128, 129, 200, 300})
     for (const auto& [window, chunk] : {std::pair{48, 12}, {64, 16}, {100, 5}, {256, 16}})
@@ -121,6 +123,7 @@ TEST(Attention, MatchesTheDefinitionInFloat64AcrossBlocks) {
 }
 
 TEST(Attention, GradientsAreCentralDifferences) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   for (std::int64_t T : {1, 6, 21})
     for (const AttentionConfig& config : typical_configs(6, 3)) {
@@ -230,6 +233,7 @@ TEST(Attention, EveryPastTokenIsCoveredOnceOutsideTheWindow) {
 }
 
 TEST(Attention, AddsToTheGradientOfTheChunkBias) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   const Case c{3, 2, 40, 4, {eva(8, 4), ChunkBias::learned}};
   AttentionTensors once = random_inputs(c, DType::f64, 6);
@@ -282,6 +286,7 @@ AttentionConfig config_of(const nlohmann::json& scalars) {
 
 // Another program's float64: 1e-12 is a thousand roundings.
 TEST(Attention, MatchesPyTorch) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   const PyTorchFixtures fixtures;
   ASSERT_GT(fixtures.cases("attention").size(), 20u);

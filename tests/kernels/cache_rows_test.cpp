@@ -138,6 +138,7 @@ class CacheRowsTest : public testing::TestWithParam<RowsCase> {
 };
 
 TEST_P(CacheRowsTest, AreThoseOfWholeSequences) {
+  if (GetParam().dtype == DType::f64) FLASHEVA_NEEDS_FLOAT64();
   constexpr std::int64_t segment = 15;
   std::vector<std::int64_t> next = prompt_lengths;
   for (std::int64_t s = 0; s < S; ++s) {

@@ -195,6 +195,7 @@ class CacheTest : public testing::TestWithParam<DType> {};
 TEST_P(CacheTest, GivesWhatWholeSequencesGive) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   const DType dtype = GetParam();
+  if (dtype == DType::f64) FLASHEVA_NEEDS_FLOAT64();
   unsigned seed = 0, tried = 0;
   for (const AttentionConfig& config : all_configs()) {
     if (device_is_simulated() && ++tried % 9 != 0) continue;

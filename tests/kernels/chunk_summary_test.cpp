@@ -120,6 +120,7 @@ std::vector<std::pair<std::string, TestTensor*>> results(const Case& c, SummaryT
 }
 
 TEST(ChunkSummary, MatchesTheDefinitionInFloat64) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   for (std::int64_t chunk : {1, 3, 16})
     for (const ChunkSummaryConfig& config : all_configs(chunk))
@@ -139,6 +140,7 @@ TEST(ChunkSummary, MatchesTheDefinitionInFloat64) {
 }
 
 TEST(ChunkSummary, GradientsAreCentralDifferences) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   for (const ChunkSummaryConfig& config : all_configs(4)) {
     const Case c = on_cpu() ? Case{1, 2, 13, 3, config} : Case{1, 1, 5, 3, config};
@@ -187,6 +189,7 @@ TEST(ChunkSummary, EveryHeadDimension) {
       const auto expected = results(c, exact);
       for (const auto& [dtype, bound] :
            {std::pair{DType::f64, 1e-12}, {DType::f32, 1e-5}, {DType::bf16, 1e-2}, {DType::f16, 1e-2}}) {
+        if (dtype == DType::f64 && !device_has_float64()) continue;
         SummaryTensors ours = random_inputs(c, DType::bf16, 8);
         if (dtype != DType::bf16) ours = converted(ours, dtype);
         run_forward(*ops, c, ours);
@@ -200,6 +203,7 @@ TEST(ChunkSummary, EveryHeadDimension) {
 
 // More chunks than the shares of them whose sums make the parameters' gradients.
 TEST(ChunkSummary, ManyChunks) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   for (Adapter adapter : {Adapter::linear, Adapter::learned}) {
     const Case c{2, 2, 520, 2, {2, adapter, Proposal::qk, {}}};
@@ -238,6 +242,7 @@ TEST_P(ChunkSummaryPrecision, IsAsGoodAsThePlainFormula) {
 }
 
 TEST(ChunkSummary, AddsToGradientsAndLeavesAbsentOnesAlone) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   const Case c{1, 2, 21, 5, {4, Adapter::linear_layernorm, Proposal::qk, {}}};
   SummaryTensors once = random_inputs(c, DType::f64, 5);
@@ -288,6 +293,7 @@ ChunkSummaryConfig config_of(const nlohmann::json& scalars) {
 
 // Another program's float64: 1e-12 is a thousand roundings.
 TEST(ChunkSummary, MatchesPyTorch) {
+  FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
   const PyTorchFixtures fixtures;
   ASSERT_GT(fixtures.cases("chunk_summary").size(), 10u);

@@ -70,7 +70,8 @@ TEST_P(PyTorchTest, AgreesInEveryCase) {
   while (true) {
     const std::string name = operation.name + '.' + std::to_string(cases);
     if (fixtures().metadata().count(name) == 0) break;
-    for (const DType dtype : {DType::f64, DType::f32}) expect_agreement(operation, name, dtype);
+    for (const DType dtype : on_this_device({DType::f64, DType::f32}))
+      expect_agreement(operation, name, dtype);
     ++cases;
   }
   EXPECT_GE(cases, 2);
@@ -92,7 +93,7 @@ TEST(PyTorchAdamWTest, AgreesOverThreeSteps) {
                        scalars.at("weight_decay"),
                        1,
                        scalars.at("gradient_scale")};
-    for (const DType dtype : {DType::f64, DType::f32}) {
+    for (const DType dtype : on_this_device({DType::f64, DType::f32})) {
       TestTensor weight = fixture.at("weight").converted(dtype);
       TestTensor m = TestTensor::zeros(dtype, weight.shape()), v = m;
       const double bound = dtype == DType::f64 ? 1e-12 : 1e-5;

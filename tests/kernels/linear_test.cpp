@@ -77,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Linear, PrecisionTest,
 TEST(LinearTest, GradientsMayBeAbsent) {
   std::mt19937_64 generator(3);
   const std::unique_ptr<Ops> ops = make_test_ops();
-  for (const DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
+  for (const DType dtype : on_this_device({DType::f64, DType::f32, DType::bf16, DType::f16})) {
     const DType acc = accumulation_type(dtype);
     TestTensor x = TestTensor::random(dtype, {9, 5}, generator);
     TestTensor dout = TestTensor::random(dtype, {9, 6}, generator);
@@ -129,7 +129,7 @@ TEST(LinearTest, IsBitwiseTheSameOnEveryOps) {
 TEST(LinearTest, AlignmentDoesNotMatter) {
   std::mt19937_64 generator(5);
   const std::unique_ptr<Ops> ops = make_device_ops(), on_host_memory = make_test_ops();
-  for (const DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
+  for (const DType dtype : on_this_device({DType::f64, DType::f32, DType::bf16, DType::f16})) {
     TestTensor x = TestTensor::random(dtype, {70, 64}, generator), out(dtype, {70, 16}), expected = out;
     TestTensor weight = TestTensor::random(dtype, {16, 64}, generator),
                bias = TestTensor::random(dtype, {16}, generator);

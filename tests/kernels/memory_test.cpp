@@ -25,8 +25,8 @@ TEST_F(MemoryTest, ZeroClearsEveryElementOfEveryType) {
 }
 
 TEST_F(MemoryTest, CastRoundsToNearestBetweenAllTypes) {
-  for (const DType from : {DType::f32, DType::bf16, DType::f16, DType::f64})
-    for (const DType to : {DType::f32, DType::bf16, DType::f16, DType::f64})
+  for (const DType from : on_this_device({DType::f32, DType::bf16, DType::f16, DType::f64}))
+    for (const DType to : on_this_device({DType::f32, DType::bf16, DType::f16, DType::f64}))
       for (const std::int64_t size : sizes) {
         TestTensor in = TestTensor::random(from, {size}, generator_), out(to, {size});
         ops_->cast(out, in);
@@ -103,7 +103,7 @@ TEST_F(MemoryTest, CastToFloat16RoundsToNearest) {
 }
 
 TEST_F(MemoryTest, FillNormalScalesTheStream) {
-  for (const DType dtype : {DType::f32, DType::f64})
+  for (const DType dtype : on_this_device({DType::f32, DType::f64}))
     for (const std::int64_t size : sizes) {
       TestTensor x(dtype, {size});
       ops_->fill_normal(x, 0.5, 99, 4);

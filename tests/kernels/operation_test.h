@@ -51,6 +51,10 @@ class OperationTest : public testing::TestWithParam<OperationCase> {
   Tensors run(DType dtype, const Tensors& inputs, double begin = 0) {
     return operation().run(*ops_, dtype, inputs, test_case().scalars, begin);
   }
+  // In float64 on the CPU: what other types and devices are compared with.
+  Tensors run_exactly(const Tensors& inputs) {
+    return operation().run(*cpu_, DType::f64, inputs, test_case().scalars, 0);
+  }
   // The case's inputs rounded to `dtype`, held in float64.
   Tensors inputs(DType dtype) const;
 
@@ -58,7 +62,7 @@ class OperationTest : public testing::TestWithParam<OperationCase> {
   const Operation& operation() const { return *test_case().operation; }
 
  private:
-  std::unique_ptr<Ops> ops_ = make_test_ops();
+  std::unique_ptr<Ops> ops_ = make_test_ops(), cpu_ = make_cpu_ops(2);
 };
 
 // Small cases: every element of every input is moved.

@@ -76,6 +76,7 @@ class AttentionError : public testing::TestWithParam<std::pair<DType, double>> {
 
 TEST_P(AttentionError, IsTheDistanceFromExactSoftmaxAttentionInFloat64) {
   const auto [dtype, bound] = GetParam();
+  if (dtype == DType::f64) FLASHEVA_NEEDS_FLOAT64();
   std::mt19937_64 generator(11);
   const auto ops = make_test_ops();
   const ModelConfig config = config_of({AttentionKind::full, AttentionKind::sliding, AttentionKind::eva});
@@ -124,6 +125,7 @@ std::vector<double> errors_of(const std::string& name, std::int64_t sequences_at
 }
 
 TEST(AttentionErrorsOfAModel, AreThereForEveryLayerThatIsNotFull) {
+  FLASHEVA_NEEDS_FLOAT64();
   const std::vector<double> errors = errors_of("mixed-geometry", 1);
   ASSERT_EQ(errors.size(), 4u);
   const ModelConfig config = read_model_config(fixture("models/mixed-geometry"));
@@ -135,6 +137,7 @@ TEST(AttentionErrorsOfAModel, AreThereForEveryLayerThatIsNotFull) {
 }
 
 TEST(AttentionErrorsOfAModel, DoNotDependOnTheBatch) {
+  FLASHEVA_NEEDS_FLOAT64();
   const std::vector<double> together = errors_of("eva-block", 3), apart = errors_of("eva-block", 1);
   for (std::size_t layer = 0; layer < together.size(); ++layer)
     EXPECT_NEAR(together[layer], apart[layer], 1e-12 * apart[layer]) << layer;
@@ -142,6 +145,7 @@ TEST(AttentionErrorsOfAModel, DoNotDependOnTheBatch) {
 
 // Below one chunk the window holds every token: the attention is exact.
 TEST(AttentionErrorsOfAModel, AreZeroWhereTheWindowHoldsEveryToken) {
+  FLASHEVA_NEEDS_FLOAT64();
   for (const double error : errors_of("eva-below-one-chunk", 1)) EXPECT_LE(error, 1e-14);
 }
 

@@ -88,7 +88,10 @@ void check_model(const std::string& name) {
 
 class ModelFixtures : public testing::TestWithParam<std::string> {};
 
-TEST_P(ModelFixtures, Float64) { check_model<Precision64>(GetParam()); }
+TEST_P(ModelFixtures, Float64) {
+  FLASHEVA_NEEDS_FLOAT64();
+  check_model<Precision64>(GetParam());
+}
 TEST_P(ModelFixtures, Float32) { check_model<Precision32>(GetParam()); }
 
 // Low precision is judged in full by the operations' tests; here the whole model must stay near float64.
@@ -106,6 +109,7 @@ TEST_P(ModelFixtures, LossInLowPrecisionIsNear) {
 
 // Whatever is frozen gets no gradient, and what is trained gets the same gradient as when everything is.
 TEST_P(ModelFixtures, FrozenTensorsChangeNoOtherGradient) {
+  FLASHEVA_NEEDS_FLOAT64();
   for (const char* selector : {"attention", "gpt_neox.layers.1.mlp.*", "embed_out.weight", "*norm*",
                                "*.input_layernorm.*", "*.post_attention_layernorm.*"}) {
     Fixture fixture(GetParam());
@@ -128,6 +132,7 @@ TEST_P(ModelFixtures, FrozenTensorsChangeNoOtherGradient) {
 
 // Micro batches of one sequence add up to the whole batch.
 TEST_P(ModelFixtures, MicroBatchesAddUp) {
+  FLASHEVA_NEEDS_FLOAT64();
   Fixture fixture(GetParam());
   const std::int64_t B = fixture.extent.sequences, T = fixture.extent.tokens;
   TestModel model(fixture.folder, DType::f64, DType::f64, {1, T});

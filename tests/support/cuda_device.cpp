@@ -14,4 +14,13 @@ bool device_is_simulated() {
 #endif
 }
 
+bool device_has_float64() { return device_is_simulated(); }
+
+std::vector<DType> on_this_device(std::initializer_list<DType> types) {
+  std::vector<DType> known;
+  for (const DType type : types)
+    if (type != DType::f64 || device_has_float64()) known.push_back(type);
+  return known;
+}
+
 }  // namespace flasheva
