@@ -92,6 +92,20 @@ TEST_F(Ranks, GiveTheSameLossesWhateverTheirNumber) {
   expect_losses_of_one_rank("micro-1");
 }
 
+// All see an overflow wherever it happened, and none drifts apart from the others (guards.weights_every).
+TEST_F(Ranks, LowerTheLossScaleTogether) {
+  const auto in_float16 = [&](const std::string& output) {
+    return command(output, {"phases.0.precision=fp16", "phases.1.precision=fp16", "guards.weights_every=1",
+                            "phases.0.loss_scale={initial: 16777216, growth_interval: 2}"});
+  };
+  run(1, in_float16("scaled-1"));
+  run(2, in_float16("scaled-2"));
+  const std::vector<double> scales = space->column("scaled-1", "loss_scale");
+  ASSERT_EQ(scales.size(), 12u);
+  EXPECT_LT(scales[5], scales[0]);
+  EXPECT_EQ(space->column("scaled-2", "loss_scale"), scales);
+}
+
 // 6.5 million weights: two buckets of gradients, cut across tensors.
 TEST_F(Ranks, SumGradientsOfMoreThanOneBucket) {
   const auto large = [&](const std::string& output, const std::string& sharding) {
