@@ -78,7 +78,7 @@ class RecomputedModel : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(RecomputedModel, GradientsOfEverything) {
-  for (const DType compute : {DType::f32, DType::bf16}) expect_the_same_bits(compute, {"all"});
+  for (const DType compute : {DType::f32, DType::bf16, DType::f16}) expect_the_same_bits(compute, {"all"});
 }
 
 TEST_P(RecomputedModel, GradientsBesideFrozenTensors) {
