@@ -268,7 +268,7 @@ ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences, Atte
   const std::int64_t end = first_sequence_of_rank(total, rank + 1, ranks);
   const std::int64_t micro = std::min(config_.batch.micro, sequences_);
   std::array<double, 3> sums{};  // nats, correct, counted
-  for (std::int64_t first = first_sequence_of_rank(total, rank, ranks); first < end; first += micro) {
+  const auto add = [&](std::int64_t first) {
     const std::int64_t count = std::min(micro, end - first);
     for (std::int64_t i = 0; i < count; ++i) read_sequence(data, first + i, work_.batch, i, T);
     const TokenBatch batch = micro_batch(0, count);
@@ -276,7 +276,11 @@ ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences, Atte
     sums[0] += losses.nats;
     sums[1] += static_cast<double>(losses.correct);
     sums[2] += static_cast<double>(counted_targets(work_.batch, count, T));
-  }
+  };
+  succeed_together(communicator_, [&] {
+    for (std::int64_t first = first_sequence_of_rank(total, rank, ranks); first < end; first += micro)
+      add(first);
+  });
   communicator_.all_reduce_sum(sums);
   if (errors != nullptr) communicator_.all_reduce_sum(errors->sums());
   const double counted = std::max(1.0, sums[2]);

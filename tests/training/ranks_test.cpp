@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include "src/io/hdf5_handle.h"
 #include "src/training/trainer.h"
+#include "tests/support/expect_error.h"
 
 namespace flasheva {
 
@@ -106,6 +108,24 @@ TEST(TrainWithRanks, GradientsInSharesAreThoseOfOneSumBitForBit) {
     EXPECT_TRUE(shares.final_model() == whole.final_model()) << train;
     EXPECT_EQ(shares.column("loss"), whole.column("loss")) << train;
   }
+}
+
+// A token that no vocabulary has, in the sequence that the last rank validates last.
+TEST(TrainWithRanks, DamagedValidationDataOfOneRankEndsAllWithOneLine) {
+  SharedRun run(*ranks);
+  if (ranks->rank() == 0) {
+    const Hdf5Handle file(H5Fopen(run.tokens().c_str(), H5F_ACC_RDWR, H5P_DEFAULT));
+    const Hdf5Handle set(H5Dopen2(file, "/tokens", H5P_DEFAULT)), space(H5Dget_space(set));
+    const hsize_t place = 40 * 24 + 5, one = 1;
+    const std::uint16_t token = 60000;
+    const Hdf5Handle memory(H5Screate_simple(1, &one, nullptr));
+    H5Sselect_hyperslab(space, H5S_SELECT_SET, &place, nullptr, &one, nullptr);
+    ASSERT_GE(H5Dwrite(set, H5T_NATIVE_UINT16, memory, space, H5P_DEFAULT, &token), 0);
+  }
+  from_first_rank(*ranks, 0);  // it is there
+  const Overrides settings = {"data.validation=" + run.tokens().string(), "evaluate.batches=100"};
+  const bool last = ranks->rank() == ranks->size() - 1;
+  expect_error(ExitCode::data, last ? "60000" : "", [&] { run.train_with(*ranks, settings); });
 }
 
 }  // namespace
