@@ -32,15 +32,25 @@ struct Options {
 };
 
 // Of every setting of batch.recompute, one plan a phase.
-using Plans = std::map<Recompute, std::vector<MemoryPlan>>;
+using Plans = std::map<Recompute, std::vector<Trainer::PhasePlan>>;
+
+// Of the rank that takes most: the last never has fewer sequences than another, the first copies the weights
+// for checkpoints.
+std::vector<Trainer::PhasePlan> largest_plans(const Config& config, const ModelConfig& model, Device device,
+                                              int ranks) {
+  std::vector<Trainer::PhasePlan> plans = Trainer::plans(config, model, device, 0, ranks);
+  const std::vector<Trainer::PhasePlan> last = Trainer::plans(config, model, device, ranks - 1, ranks);
+  for (std::size_t i = 0; i < plans.size(); ++i)
+    if (last[i].memory.bytes() > plans[i].memory.bytes()) plans[i] = last[i];
+  return plans;
+}
 
 Plans plans_of(const Config& config, const ModelConfig& model, Device device, int ranks) {
   Plans plans;
   for (const Recompute setting : {Recompute::none, Recompute::attention, Recompute::block}) {
     Config with_setting = config;
     with_setting.batch.recompute = setting;
-    // The last rank never has fewer sequences than another.
-    plans[setting] = Trainer::plans(with_setting, model, device, ranks - 1, ranks);
+    plans[setting] = largest_plans(with_setting, model, device, ranks);
   }
   return plans;
 }
@@ -52,15 +62,18 @@ std::size_t bytes_of(const MemoryPlan& plan, const std::string& category) {
 }
 
 void print_memory(const Plans& plans, Recompute chosen, std::size_t phase) {
-  const MemoryPlan& plan = plans.at(chosen)[phase];
-  for (const auto& [name, bytes] : plan.categories())
+  const auto print = [](const std::string& name, std::size_t bytes) {
     fmt::print("  {:<20} {:>12}\n", name, format_bytes(bytes));
-  fmt::print("  {:<20} {:>12}\n", "in all", format_bytes(plan.bytes()));
+  };
+  const Trainer::PhasePlan& plan = plans.at(chosen)[phase];
+  for (const auto& [name, bytes] : plan.memory.categories()) print(name, bytes);
+  print("in all", plan.memory.bytes());
+  for (const auto& [name, bytes] : plan.host.categories()) print("host: " + name, bytes);
   std::vector<std::string> others;
   for (const auto& [setting, phases] : plans)
     if (setting != chosen)
-      others.push_back(
-          fmt::format("{} {}", to_string(setting), format_bytes(bytes_of(phases[phase], "activations"))));
+      others.push_back(fmt::format("{} {}", to_string(setting),
+                                   format_bytes(bytes_of(phases[phase].memory, "activations"))));
   fmt::print("  activations with batch.recompute: {}\n", fmt::join(others, ", "));
 }
 
@@ -100,7 +113,7 @@ void run(const Options& options) {
     const std::int64_t side = on_gpu ? 4096 : 512;
     const double peak = measure_gemm_peak(*ops, compute, {{side, side, side}}, 0.1);
     print_phase(config, model, i, plans, peak);
-    largest = std::max(largest, plans.at(config.batch.recompute)[i].bytes());
+    largest = std::max(largest, plans.at(config.batch.recompute)[i].memory.bytes());
   }
   fmt::print("\n{}memory taken before step 0, per rank: {}\n", on_gpu ? "GPU " : "", format_bytes(largest));
 }

@@ -28,6 +28,12 @@ class Background {
     changed_.notify_all();
   }
 
+  // Whether every job is done.
+  bool idle() const {
+    const std::lock_guard lock(mutex_);
+    return jobs_.empty();
+  }
+
   // Returns when every job is done.
   void wait() {
     std::unique_lock lock(mutex_);
@@ -49,7 +55,7 @@ class Background {
     }
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Job> jobs_;
   std::thread thread_;

@@ -19,14 +19,21 @@ namespace {
 constexpr const char* manifest_name = "manifest.json";
 constexpr const char* temporary_prefix = "writing-";
 
-// The manifest that FOLDER's files deserve. Readers compare the whole text, so that a flipped bit in the
-// manifest itself shows as well.
-std::string make_manifest(const fs::path& folder) {
+CheckpointFile describe(const fs::path& file) {
+  return {file.filename().string(), fs::file_size(file), checksum_of_file(file)};
+}
+
+// The manifest that FOLDER's files deserve; those that are `known` are not read. Readers compare the whole
+// text, so that a flipped bit in the manifest itself shows as well.
+std::string make_manifest(const fs::path& folder, const std::vector<CheckpointFile>& known = {}) {
   nlohmann::json files = nlohmann::json::object();
+  const auto add = [&](const CheckpointFile& file) {
+    files[file.name] = {{"bytes", file.bytes}, {"xxh3_128", file.xxh3_128}};
+  };
+  for (const CheckpointFile& file : known) add(file);
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (name == manifest_name) continue;
-    files[name] = {{"bytes", entry.file_size()}, {"xxh3_128", checksum_of_file(entry.path())}};
+    if (name != manifest_name && !files.contains(name)) add(describe(entry.path()));
   }
   return nlohmann::json{{"format", 1}, {"files", files}}.dump(1) + "\n";
 }
@@ -100,18 +107,32 @@ void CheckpointWriter::begin(std::uintmax_t bytes) {
   create_folders(temporary_);
 }
 
-void CheckpointWriter::write_moments(const NamedTensors& moments, int part, int parts) {
-  const std::string name = parts == 1 ? "optimizer.safetensors"
-                                      : fmt::format("optimizer-{:05}-of-{:05}.safetensors", part + 1, parts);
-  write_safetensors(temporary_ / name, moments);
+std::string moments_file_name(int part, int parts) {
+  return parts == 1 ? "optimizer.safetensors"
+                    : fmt::format("optimizer-{:05}-of-{:05}.safetensors", part + 1, parts);
 }
 
-void CheckpointWriter::finish(const NamedTensors& model, const nlohmann::json& state,
-                              const ModelConfig& config, const fs::path& tokenizer_from, std::int64_t keep) {
+CheckpointFile CheckpointWriter::write_moments(const NamedTensors& moments, int part, int parts) {
+  const fs::path file = temporary_ / moments_file_name(part, parts);
+  write_safetensors(file, moments);
+  return describe(file);
+}
+
+void CheckpointWriter::write_model(const NamedTensors& model, const nlohmann::json& state,
+                                   const ModelConfig& config, const fs::path& tokenizer_from) {
   write_model_folder_files(temporary_, config, "float32", tokenizer_from);
   write_safetensors(temporary_ / "model.safetensors", model, {{"format", "pt"}});
   write_file_atomically(temporary_ / "state.json", state.dump(1) + "\n");
-  write_file_atomically(temporary_ / manifest_name, make_manifest(temporary_));
+}
+
+void CheckpointWriter::finish(const std::vector<CheckpointFile>& moments, std::int64_t keep) {
+  for (const CheckpointFile& file : moments)
+    if (!fs::exists(temporary_ / file.name))
+      fail(
+          ExitCode::disk,
+          "{}: another rank wrote it and it is not here; run.output must be a folder that all machines share",
+          (temporary_ / file.name).string());
+  write_file_atomically(temporary_ / manifest_name, make_manifest(temporary_, moments));
   move_into_place(temporary_, folder_);
   prune(folder_.parent_path(), folder_, keep);
 }

@@ -29,6 +29,16 @@ namespace flasheva {
 
 using NamedTensors = std::vector<std::pair<std::string, StoredTensor>>;
 
+// A file as the manifest describes it.
+struct CheckpointFile {
+  std::string name;
+  std::uint64_t bytes = 0;
+  std::string xxh3_128;  // 32 hexadecimal digits
+};
+
+// The file of part `part` of `parts` of the moments.
+std::string moments_file_name(int part, int parts);
+
 // Writes CHECKPOINTS/step-N. Error{disk} of any call, followed by abandon(), leaves the checkpoints that were
 // there as they were.
 class CheckpointWriter {
@@ -38,13 +48,15 @@ class CheckpointWriter {
 
   // First, on one rank. `bytes`: about how large the checkpoint will be; refused where the disk has no room.
   void begin(std::uintmax_t bytes);
-  // Then part 0 .. parts - 1 of the moments, each on its rank.
-  void write_moments(const NamedTensors& moments, int part, int parts);
-  // Last, on one rank: the model, the manifest, and the folder gets its name (replacing one of the same
-  // number). Prunes all but the newest `keep` up to it and removes later ones: a run that writes N did not go
-  // on from them.
-  void finish(const NamedTensors& model, const nlohmann::json& state, const ModelConfig& config,
-              const std::filesystem::path& tokenizer_from, std::int64_t keep);
+  // Then, side by side: part 0 .. parts - 1 of the moments, each on its rank; the model and where the run
+  // stands, on one rank.
+  CheckpointFile write_moments(const NamedTensors& moments, int part, int parts);
+  void write_model(const NamedTensors& model, const nlohmann::json& state, const ModelConfig& config,
+                   const std::filesystem::path& tokenizer_from);
+  // Last, on one rank, with what all write_moments() returned: the manifest, and the folder gets its name
+  // (replacing one of the same number). Prunes all but the newest `keep` up to it and removes later ones: a
+  // run that writes N did not go on from them.
+  void finish(const std::vector<CheckpointFile>& moments, std::int64_t keep);
   void abandon();
 
  private:

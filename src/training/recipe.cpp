@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -67,6 +68,16 @@ class Recipe {
     }
     count_validation_bytes();
     const StopSignal stop;
+    try {
+      return run_phases();
+    } catch (const SharedError&) {
+      finish_saving_quietly();
+      throw;
+    }
+  }
+
+ private:
+  TrainOutcome run_phases() {
     for (; !state_.finished(); ++progress_.phase, progress_.step_in_phase = progress_.skipped_in_phase = 0)
       if (!run_phase(config_.phases[static_cast<std::size_t>(progress_.phase)]))
         return TrainOutcome::preempted;
@@ -74,7 +85,16 @@ class Recipe {
     return TrainOutcome::finished;
   }
 
- private:
+  // After an error that left all ranks at the same call: a checkpoint that is on its way to the disk gets
+  // there. Of what fails now nothing is said.
+  void finish_saving_quietly() {
+    communicator_.set_patience(Communicator::endless);
+    try {
+      state_.finish_saving();
+    } catch (const SharedError&) {
+    }
+  }
+
   // False if asked to stop before the whole run was done; a checkpoint is then saved.
   bool run_phase(const PhaseConfig& phase) {
     state_.begin_phase(phase);
@@ -90,8 +110,12 @@ class Recipe {
         paused([&] { validate(phase, /*attention_error=*/last); });
       if (progress_.step % config_.guards.weights_every == 0)
         paused([&] { guards_.compare_weights(trainer_, place(phase)); });
-      const bool stop = on_any_rank(communicator_, StopSignal::requested());
+      std::array<double, 2> any{StopSignal::requested() ? 1.0 : 0.0, state_.saving() ? 1.0 : 0.0};
+      communicator_.all_reduce_sum(any);
+      const bool stop = any[0] > 0;
+      state_.go_on_saving(any[1] > 0);
       if (last || stop || progress_.step % config_.checkpoint.every == 0) paused([&] { state_.save(); });
+      if (last || stop) paused([&] { state_.finish_saving(); });
       if (stop) return last && progress_.phase + 1 == std::ssize(config_.phases);
     }
     return true;

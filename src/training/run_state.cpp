@@ -71,7 +71,8 @@ RunState::RunState(const Config& config, const ModelConfig& before, const ModelC
       ops_(ops),
       communicator_(communicator),
       writes_(communicator.rank() == 0),
-      output_(config.run.output) {}
+      output_(config.run.output),
+      saver_(output_ / "checkpoints", config.checkpoint.keep, communicator) {}
 
 // --- the beginning
 // --------------------------------------------------------------------------------------------
@@ -208,25 +209,17 @@ void RunState::load_moments() {
 
 // Every rank that has moments of its own writes them.
 void RunState::save() {
-  const bool sharded = trainer_.optimizer().sharded();
-  CheckpointWriter writer(output_ / "checkpoints", progress.step);
-  try {
-    together([&] {
-      if (writes_) writer.begin(checkpoint_bytes());
-    });
-    together([&] {
-      if (writes_ || sharded)
-        writer.write_moments(moments(), communicator_.rank(), sharded ? communicator_.size() : 1);
-    });
-    together([&] {
-      if (writes_)
-        writer.finish(masters(), checkpoint_state(), model_config_, tokenizer_folder_,
-                      config_.checkpoint.keep);
-    });
-  } catch (const Error&) {
-    if (writes_) writer.abandon();
-    throw;
-  }
+  saver_.finish();
+  const int rank = communicator_.rank(), parts = trainer_.optimizer().sharded() ? communicator_.size() : 1;
+  const Snapshot& snapshot = trainer_.take_snapshot();
+  const nlohmann::json state = writes_ ? checkpoint_state() : nlohmann::json();
+  saver_.start(
+      progress.step, checkpoint_bytes(),
+      [this, &snapshot, state, rank, parts](CheckpointWriter& writer) -> std::optional<CheckpointFile> {
+        if (writes_) writer.write_model(snapshot.masters(), state, model_config_, tokenizer_folder_);
+        if (rank >= parts) return std::nullopt;
+        return writer.write_moments(snapshot.moments(), rank, parts);
+      });
 }
 
 std::uintmax_t RunState::checkpoint_bytes() const {
@@ -247,21 +240,8 @@ StoredTensor RunState::to_store(const Tensor& tensor) {
   return stored_from(tensor, [this](const Tensor& on_device) { return staging_.read(ops_, on_device); });
 }
 
-NamedTensors RunState::moments() {
-  NamedTensors tensors;
-  for (const Optimizer::Segment& segment : trainer_.optimizer().segments()) {
-    const auto add = [&](const char* prefix, const Tensor& moment) {
-      const Tensor shaped = segment.whole() ? moment.reshaped(segment.parameter->shape) : moment;
-      tensors.emplace_back(name_of_part(prefix + segment.parameter->name, segment.first, segment.whole()),
-                           to_store(shaped));
-    };
-    add("first_moment.", segment.first_moment);
-    add("second_moment.", segment.second_moment);
-  }
-  return tensors;
-}
-
 bool RunState::roll_back(const PhaseConfig& phase) {
+  saver_.finish();
   const Progress reached = progress;
   const std::optional<FoundCheckpoint> found = find_checkpoint();
   if (!found) return false;

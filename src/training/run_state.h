@@ -12,6 +12,7 @@
 #include "src/io/checkpoint.h"
 #include "src/io/tokenizer.h"
 #include "src/model/initialize.h"
+#include "src/training/checkpoint_saver.h"
 #include "src/training/metrics.h"
 #include "src/training/tensorboard.h"
 #include "src/training/trainer.h"
@@ -36,7 +37,15 @@ class RunState {
   // Begins the current phase where the state stands in it.
   void begin_phase(const PhaseConfig& phase);
 
+  // Starts a checkpoint of the moment; it is written while the run goes on. SharedError{disk} of this one's
+  // start, of the one before's end.
   void save();
+  // At the end of every step: whether this rank is writing one, and what to do once all know whether any is.
+  bool saving() const { return saver_.busy(); }
+  void go_on_saving(bool any_saving) { saver_.go_on(any_saving); }
+  // Returns when what save() started is there.
+  void finish_saving() { saver_.finish(); }
+
   // Back to the newest valid checkpoint, but for progress.passed_over: the batches since then are left out.
   // False if there is none.
   bool roll_back(const PhaseConfig& phase);
@@ -65,7 +74,6 @@ class RunState {
   nlohmann::json checkpoint_state() const;
   StoredTensor to_store(const Tensor& tensor);
   NamedTensors masters();
-  NamedTensors moments();
 
   const Config& config_;
   const ModelConfig &before_, &model_config_;
@@ -82,6 +90,7 @@ class RunState {
   std::filesystem::path tokenizer_folder_;               // empty: no tokenizer
   std::optional<std::filesystem::path> resumed_from_;    // where the current phase's moments are
   std::optional<LossScaler::State> resumed_loss_scale_;  // of the current phase, in float16
+  CheckpointSaver saver_;                                // the first to go: its thread uses the others
 };
 
 }  // namespace flasheva

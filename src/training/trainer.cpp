@@ -58,17 +58,19 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
   const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
   work.sum_scratch = Tensor{};
   if (scratch > 0) plan.add(work.sum_scratch, "sums over ranks", DType::f32, {scratch});
+  work.snapshot.plan(host, model.parameters, work.optimizer, rank);
 }
 
-std::vector<MemoryPlan> Trainer::plans(const Config& config, const ModelConfig& model_config, Device device,
-                                       int rank, int ranks) {
-  std::vector<MemoryPlan> plans;
+std::vector<Trainer::PhasePlan> Trainer::plans(const Config& config, const ModelConfig& model_config,
+                                               Device device, int rank, int ranks) {
+  std::vector<PhasePlan> plans;
   for (const PhaseConfig& phase : config.phases) {
     Model model(model_config);
     Work work;
-    MemoryPlan plan = plan_of_masters(model.parameters), apart;
-    plan_phase(plan, device == Device::cpu ? plan : apart, model, work, config, phase, device, rank, ranks);
-    plans.push_back(plan);
+    PhasePlan plan{plan_of_masters(model.parameters), {}};
+    plan_phase(plan.memory, device == Device::cpu ? plan.memory : plan.host, model, work, config, phase,
+               device, rank, ranks);
+    plans.push_back(std::move(plan));
   }
   return plans;
 }
@@ -79,10 +81,12 @@ Buffer Trainer::memory_of_masters() {
 }
 
 MemoryPlan Trainer::plan_of_largest_phase(const Config& config) const {
-  const std::vector<MemoryPlan> all =
+  const std::vector<PhasePlan> all =
       plans(config, model_.network.config(), ops_.device(), communicator_.rank(), communicator_.size());
-  return *std::max_element(all.begin(), all.end(),
-                           [](const auto& a, const auto& b) { return a.bytes() < b.bytes(); });
+  const auto smaller = [](const PhasePlan& a, const PhasePlan& b) {
+    return a.memory.bytes() < b.memory.bytes();
+  };
+  return std::max_element(all.begin(), all.end(), smaller)->memory;
 }
 
 // What takes less memory than `taken` bytes.
@@ -127,6 +131,7 @@ void Trainer::begin_phase(const PhaseConfig& phase) {
   plan_phase(plan, ops_.device() == Device::cpu ? plan : apart, model_, work_, config_, phase, ops_.device(),
              communicator_.rank(), communicator_.size());
   phase_memory_.bind(plan);
+  host_memory_ = Buffer(0);  // that of the phase before goes first
   host_memory_ = Buffer(apart.bytes());
   host_memory_.bind(apart);
   model_.network.prepare(ops_);
@@ -250,6 +255,11 @@ double Trainer::forward_backward(std::int64_t counted, double loss_scale, const 
   for (std::int64_t pass = passes(sequences_); pass < passes(most_sequences_); ++pass)
     work_.gradients->pass_by();
   return nats;
+}
+
+const Snapshot& Trainer::take_snapshot() {
+  work_.snapshot.take(ops_);
+  return work_.snapshot;
 }
 
 std::uint64_t Trainer::weights_checksum() const {

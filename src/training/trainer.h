@@ -18,6 +18,7 @@
 #include "src/training/gradients.h"
 #include "src/training/loss_scaler.h"
 #include "src/training/optimizer.h"
+#include "src/training/snapshot.h"
 
 namespace flasheva {
 
@@ -57,10 +58,13 @@ class Trainer {
   // Takes all memory of the run. `model_config` is the model after the swap. The arguments must outlive it.
   Trainer(const Config& config, const ModelConfig& model_config, Ops& ops, Communicator& communicator);
 
-  // The same plans of the device's memory, without taking any: what `plan` prints. One entry a phase; masters
-  // are in each.
-  static std::vector<MemoryPlan> plans(const Config& config, const ModelConfig& model_config, Device device,
-                                       int rank, int ranks);
+  // The same plans, without taking any memory: what `plan` prints. One entry a phase; masters are in each.
+  struct PhasePlan {
+    MemoryPlan memory;  // of the device
+    MemoryPlan host;    // beside it; on the CPU nothing
+  };
+  static std::vector<PhasePlan> plans(const Config& config, const ModelConfig& model_config, Device device,
+                                      int rank, int ranks);
 
   ParameterTable& parameters() { return model_.parameters; }
   const ParameterTable& parameters() const { return model_.parameters; }
@@ -83,6 +87,9 @@ class Trainer {
   StepResult step_on_batch(const Progress& progress, const Accept& accept = {});
   HostBatch& batch() { return work_.batch; }
 
+  // Copies what a checkpoint of this rank holds; the copy stays as it is until the next one is taken.
+  const Snapshot& take_snapshot();
+
   // Of all weights' bits: the same on every rank, or something is broken.
   std::uint64_t weights_checksum() const;
 
@@ -104,6 +111,7 @@ class Trainer {
     Optimizer optimizer;
     std::unique_ptr<Gradients> gradients;
     Tensor sum_scratch;
+    Snapshot snapshot;
   };
 
   // `host` is what the host works with; on the CPU it is `plan` itself.

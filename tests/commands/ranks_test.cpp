@@ -8,6 +8,7 @@
 #include <cstring>
 #include <thread>
 
+#include "src/io/checkpoint.h"
 #include "tests/commands/workspace.h"
 
 namespace flasheva {
@@ -153,6 +154,7 @@ TEST_F(Ranks, ShareTheOptimizersMoments) {
         fs::directory_iterator(last), fs::directory_iterator(),
         [](const auto& entry) { return entry.path().filename().string().rfind("optimizer", 0) == 0; }));
     EXPECT_EQ(files, ranks);
+    EXPECT_EQ(checkpoint_fault(last), "");
   }
 }
 

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
+#include <thread>
 
 #include "tests/commands/workspace.h"
 
@@ -53,6 +56,39 @@ TEST_P(FailingFiles, EndTheRunWithOneLineAndLoseNothing) {
   }
   RecordProperty("calls_that_failed", failed);
   EXPECT_GT(failed, 5);
+}
+
+// Every flush of a file of a checkpoint takes 0.1 s, a step some ms.
+TEST(SlowFiles, AreWrittenBesideTheStepsAndAKilledWriteLosesNothing) {
+  const Workspace space;
+  const auto command = [&](const std::string& output) {
+    return Arguments{"train", space.at("tune.yaml"), "run.output=" + space.at(output), "phases.0.steps=12",
+                     "checkpoint.every=4"};
+  };
+  expect_done({"train", space.at("scratch.yaml")});
+  expect_done(command("reference"));
+
+  const fs::path checkpoints = space.folder / "run/checkpoints";
+  Program program(command("run"),
+                  {"LD_PRELOAD=" FLASHEVA_FAILING_FILES, "SLOW_UNDER=" + checkpoints.string()});
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  const auto went_on = [&] {  // past step 8, whose checkpoint is not there
+    const std::vector<double> steps = space.column("run", "run_step");
+    return !steps.empty() && steps.back() > 8 && fs::exists(checkpoints / "writing-step-000000008");
+  };
+  while (!went_on() && std::chrono::steady_clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  program.signal(SIGKILL);
+  program.wait();
+  ASSERT_TRUE(went_on());
+  EXPECT_TRUE(fs::exists(checkpoints / "step-000000004"));
+  EXPECT_FALSE(fs::exists(checkpoints / "step-000000008"));
+
+  const Result rest = flasheva(command("run"));
+  ASSERT_EQ(rest.code, 0) << rest.err;
+  EXPECT_THAT(rest.err, testing::HasSubstr("going on from " + (checkpoints / "step-000000004").string()));
+  EXPECT_TRUE(read_text_file(space.folder / "run/model/model.safetensors") ==
+              read_text_file(space.folder / "reference/model/model.safetensors"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Errors, FailingFiles, testing::Values(EIO, ENOSPC),

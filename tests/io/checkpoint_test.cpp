@@ -28,8 +28,10 @@ class Checkpoints : public testing::Test {
     const StoredTensor tensor{StoredType::F32, {2, 3}, std::as_bytes(std::span<const float>(values))};
     CheckpointWriter writer(folder.path(), step);
     writer.begin(1000);
-    writer.write_moments({{"first_moment.weight", tensor}, {"second_moment.weight", tensor}}, 0, 1);
-    writer.finish({{"weight", tensor}}, {{"step", step}, {"phase", 1}}, config, "", keep);
+    const CheckpointFile moments =
+        writer.write_moments({{"first_moment.weight", tensor}, {"second_moment.weight", tensor}}, 0, 1);
+    writer.write_model({{"weight", tensor}}, {{"step", step}, {"phase", 1}}, config, "");
+    writer.finish({moments}, keep);
   }
 
   fs::path of_step(int step) const { return folder / fmt::format("step-{:09}", step); }

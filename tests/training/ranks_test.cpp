@@ -68,7 +68,7 @@ TEST(TrainWithRanks, GradientsInSharesTakeTheMemoryOfTheirShareAndFewLayers) {
   SharedRun run(*ranks);
   const auto plan_of = [&](const Overrides& overrides) {
     const Config config = run.config(overrides);
-    return Trainer::plans(config, resolve_model(config), Device::cpu, ranks->rank(), ranks->size())[1];
+    return Trainer::plans(config, resolve_model(config), Device::cpu, ranks->rank(), ranks->size())[1].memory;
   };
   const MemoryPlan whole = plan_of({}), shares = plan_of({"distributed.shard_gradients=true"});
   ModelConfig model = resolve_model(run.config());

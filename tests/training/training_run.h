@@ -28,7 +28,10 @@ using Overrides = std::vector<std::string>;
 class Interrupter final : public Communicator {
  public:
   enum class By { signal, crash };
-  struct Crash {};
+  // All that is under way to the disk gets there.
+  struct Crash : SharedError {
+    Crash() : SharedError(ExitCode::other, "crash") {}
+  };
 
   Interrupter(By by, int steps) : by_(by), steps_left_(steps) {}
   int rank() const override { return 0; }
