@@ -167,13 +167,16 @@ class Ops {
   //     beta_c = sum_m p_m v_m
   // Adapter learned: kappa_c = sum_m softmax_m(mu . k_m) k_m and mu_c = phi.
 
-  // kappa, beta (B, H, C, d) =. C may be 0.
-  virtual void chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
-                                     const EvaParameters& parameters, const ChunkSummaryConfig& config) = 0;
-  // dq, dk, dv (B, H, T, d) +=; gradients (acc) +=, each optional. chunk_bias is not touched.
-  virtual void chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients,
-                                      Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
-                                      const EvaParameters& parameters, const ChunkSummaryConfig& config) = 0;
+  // qkv_rotary_forward and, in the same pass over the tokens, kappa, beta (B, H, C, d) =. C may be 0.
+  virtual void qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor qkv,
+                                   Tensor cosine, Tensor sine, const EvaParameters& parameters,
+                                   const ChunkSummaryConfig& config) = 0;
+  // dqkv (B, T, 3D) = qkv_rotary_backward of dq, dk, dv (B, H, T, d), which may be used up, plus what reaches
+  // q, k, v through the summaries. gradients (acc) +=, each optional; chunk_bias is not touched.
+  virtual void qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, Tensor dq, Tensor dk,
+                                    Tensor dv, Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
+                                    Tensor cosine, Tensor sine, const EvaParameters& parameters,
+                                    const ChunkSummaryConfig& config) = 0;
 
   // --- attention: full, sliding, eva (1.2, 1.4) ------------------------------------------------------------
   //     o_n = softmax over [ s q_n.k_m, m in a(n)..n ; s q_n.kappa_c + bias, c < visible_chunks(n) ]

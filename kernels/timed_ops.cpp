@@ -127,17 +127,20 @@ void TimedOps::qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv,
           [&] { ops_.qkv_rotary_backward(dqkv, dq, dk, dv, cosine, sine); });
 }
 
-void TimedOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
-                                     const EvaParameters& parameters, const ChunkSummaryConfig& config) {
-  measure("chunk_summary_forward", q.shape, {kappa, beta, q, k, v}, 0,
-          [&] { ops_.chunk_summary_forward(kappa, beta, q, k, v, parameters, config); });
+void TimedOps::qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor qkv,
+                                   Tensor cosine, Tensor sine, const EvaParameters& parameters,
+                                   const ChunkSummaryConfig& config) {
+  measure("qkv_summary_forward", q.shape, {q, k, v, kappa, beta, qkv}, 0,
+          [&] { ops_.qkv_summary_forward(q, k, v, kappa, beta, qkv, cosine, sine, parameters, config); });
 }
 
-void TimedOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients,
-                                      Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
-                                      const EvaParameters& parameters, const ChunkSummaryConfig& config) {
-  measure("chunk_summary_backward", q.shape, {dq, dq, dk, dk, dv, dv, dkappa, dbeta, q, k, v}, 0, [&] {
-    ops_.chunk_summary_backward(dq, dk, dv, gradients, dkappa, dbeta, q, k, v, parameters, config);
+void TimedOps::qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, Tensor dq, Tensor dk,
+                                    Tensor dv, Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
+                                    Tensor cosine, Tensor sine, const EvaParameters& parameters,
+                                    const ChunkSummaryConfig& config) {
+  measure("qkv_summary_backward", q.shape, {dqkv, dq, dk, dv, dkappa, dbeta, q, k, v}, 0, [&] {
+    ops_.qkv_summary_backward(dqkv, gradients, dq, dk, dv, dkappa, dbeta, q, k, v, cosine, sine, parameters,
+                              config);
   });
 }
 

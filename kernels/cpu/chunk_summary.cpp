@@ -3,7 +3,8 @@
 //     omega = mu + clip(eps)              mu = A_q(qbar) + kappa | kappa | 0
 //     p = softmax of s (omega . k_m - |k_m|^2 / 2)        beta = sum of p_m v_m,   s = 1/sqrt(d)
 // Adapter learned: kappa = sum of softmax(mu . k_m) k_m, and omega = phi + clip(eps).
-// Chunks of a head are taken a block at a time; the backward computes the forward's intermediates again.
+// Chunks of a head are taken a block at a time, right after its tokens were split from the fused projection
+// and turned; the backward computes the forward's intermediates again and merges the block's tokens last.
 #include <omp.h>
 
 #include <cmath>
@@ -17,8 +18,10 @@
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/padded_rows.h"
+#include "kernels/cpu/rotary.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/philox.h"
+#include "kernels/qkv_rotary_contract.h"
 
 namespace flasheva {
 
@@ -151,19 +154,41 @@ void pool_keys(R* pool, const R* mu, const T* k, const Problem& problem) {
   softmax(pool, problem.P);
 }
 
-// Where a block's rows begin.
+// Where a block's rows begin, and its tokens: token t's row of the fused projection is at fused + t * stride.
 struct Offsets {
-  std::int64_t tokens, chunks;
+  std::int64_t tokens, chunks, fused, stride;
+  std::int64_t first_token, token_count;
 };
 Offsets offsets_of(const Problem& problem, const ChunkBlock& block) {
-  const std::int64_t head = block.b * problem.H + block.h;
-  return {(head * problem.T + block.first * problem.P) * problem.d,
-          (head * problem.C + block.first) * problem.d};
+  const auto [B, H, T, C, P, d, config] = problem;
+  const std::int64_t head = block.b * H + block.h, first = block.first * P, stride = 3 * H * d;
+  const bool last = block.first + block.count == C;
+  return {(head * T + first) * d,
+          (head * C + block.first) * d,
+          (block.b * T + first) * stride + block.h * 3 * d,
+          stride,
+          first,
+          last ? T - first : block.count * P};
 }
+
+// The angles of a block's first position, and how many dimensions turn.
+template <class R>
+struct Angles {
+  const R *cosine, *sine;
+  std::int64_t half;
+
+  Angles(const Tensor& cosines, const Tensor& sines, std::int64_t position)
+      : cosine(nullptr), sine(nullptr), half(cosines ? cosines.dim(1) : 0) {
+    if (half == 0) return;
+    cosine = cosines.as<R>() + position * half;
+    sine = sines.as<R>() + position * half;
+  }
+};
 
 template <class T, class R = Accumulator<T>>
 void forward_block(T* kappa, T* beta, const T* q, const T* k, const T* v,
                    const SummaryParameters<R>& parameters, const Problem& problem, const ChunkBlock& block) {
+  if (block.count == 0) return;
   const auto scratch = carve_thread_memory<SummaryScratch<R>>(problem);
   const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d);
   propose(scratch, q, k, parameters, problem, block);
@@ -304,6 +329,7 @@ struct BackwardRows {
 template <class T, class R = Accumulator<T>>
 void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradients,
                     const SummaryParameters<R>& parameters, const Problem& problem, const ChunkBlock& block) {
+  if (block.count == 0) return;
   const auto scratch = carve_thread_memory<SummaryBackwardScratch<R>>(problem);
   const std::int64_t d = problem.d, P = problem.P, chunk_size = P * d;
   propose(scratch, rows.q, rows.k, parameters, problem, block);
@@ -324,8 +350,10 @@ void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradien
 
 }  // namespace
 
-void CpuOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
-                                   const EvaParameters& parameters, const ChunkSummaryConfig& config) {
+void CpuOps::qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor qkv,
+                                 Tensor cosine, Tensor sine, const EvaParameters& parameters,
+                                 const ChunkSummaryConfig& config) {
+  checked_qkv(Device::cpu, qkv, q, k, v, cosine, sine);
   const Problem problem = checked_problem(Device::cpu, kappa, beta, q, k, v, parameters, config);
   dispatch(q.dtype, [&]<class T>(T) {
     using R = Accumulator<T>;
@@ -334,9 +362,15 @@ void CpuOps::chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k
 #pragma omp parallel for schedule(static) if (q.size() >= worth_sharing)
     for (std::int64_t i = 0; i < blocks_of(problem); ++i) {
       const ChunkBlock block = chunk_block_at(problem, i);
-      const auto [token, chunk] = offsets_of(problem, block);
-      forward_block<T>(kappa.as<T>() + chunk, beta.as<T>() + chunk, q.as<T>() + token, k.as<T>() + token,
-                       v.as<T>() + token, widened, problem, block);
+      const Offsets at = offsets_of(problem, block);
+      const Angles<R> angles(cosine, sine, at.first_token);
+      T *queries = q.as<T>() + at.tokens, *keys = k.as<T>() + at.tokens, *values = v.as<T>() + at.tokens;
+      for (std::int64_t t = 0; t < at.token_count; ++t)
+        split_token(queries + t * problem.d, keys + t * problem.d, values + t * problem.d,
+                    qkv.as<T>() + at.fused + t * at.stride, angles.cosine + t * angles.half,
+                    angles.sine + t * angles.half, angles.half, problem.d);
+      forward_block<T>(kappa.as<T>() + at.chunks, beta.as<T>() + at.chunks, queries, keys, values, widened,
+                       problem, block);
     }
   });
 }
@@ -369,11 +403,13 @@ void CpuOps::chunk_summary_cached(const LayerCache& cache, const EvaParameters& 
   });
 }
 
-void CpuOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients,
-                                    Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
-                                    const EvaParameters& parameters, const ChunkSummaryConfig& config) {
+void CpuOps::qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, Tensor dq, Tensor dk,
+                                  Tensor dv, Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v,
+                                  Tensor cosine, Tensor sine, const EvaParameters& parameters,
+                                  const ChunkSummaryConfig& config) {
+  checked_qkv(Device::cpu, dqkv, dq, dk, dv, cosine, sine);
   const Problem problem = checked_problem(Device::cpu, dkappa, dbeta, q, k, v, parameters, config);
-  for (Tensor gradient : {dq, dk, dv}) FLASHEVA_CHECK(matches(gradient, q.dtype, q.shape));
+  FLASHEVA_CHECK(matches(dq, q.dtype, q.shape));
   check_gradients(Device::cpu, gradients, parameters);
   dispatch(q.dtype, [&]<class T>(T) {
     using R = Accumulator<T>;
@@ -387,11 +423,17 @@ void CpuOps::chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaPa
       for (std::int64_t i = blocks_of(problem) * share / threads;
            i < blocks_of(problem) * (share + 1) / threads; ++i) {
         const ChunkBlock block = chunk_block_at(problem, i);
-        const auto [token, chunk] = offsets_of(problem, block);
-        const BackwardRows<T> rows{dq.as<T>() + token,     dk.as<T>() + token,    dv.as<T>() + token,
-                                   dkappa.as<T>() + chunk, dbeta.as<T>() + chunk, q.as<T>() + token,
-                                   k.as<T>() + token,      v.as<T>() + token};
+        const Offsets at = offsets_of(problem, block);
+        const BackwardRows<T> rows{dq.as<T>() + at.tokens,    dk.as<T>() + at.tokens,
+                                   dv.as<T>() + at.tokens,    dkappa.as<T>() + at.chunks,
+                                   dbeta.as<T>() + at.chunks, q.as<T>() + at.tokens,
+                                   k.as<T>() + at.tokens,     v.as<T>() + at.tokens};
         backward_block<T>(rows, sums, shared.parameters, problem, block);
+        const Angles<R> angles(cosine, sine, at.first_token);
+        for (std::int64_t t = 0; t < at.token_count; ++t)
+          merge_token(dqkv.as<T>() + at.fused + t * at.stride, rows.dq + t * problem.d,
+                      rows.dk + t * problem.d, rows.dv + t * problem.d, angles.cosine + t * angles.half,
+                      angles.sine + t * angles.half, angles.half, problem.d);
       }
     }
     for (int share = 0; share < threads; ++share) add_gradients(gradients, shared.sums(share), problem);

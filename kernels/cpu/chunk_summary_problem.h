@@ -19,9 +19,10 @@ using namespace padded;
 
 inline constexpr std::int64_t chunk_block = 32;  // chunks of a head that are taken at a time
 
-// Blocks of chunks, of all heads.
+// Blocks of chunks, of all heads. The last block of a head has the tokens after its chunks too; there is one
+// where there are no chunks.
 inline std::int64_t blocks_per_head(const Problem& problem) {
-  return (problem.C + chunk_block - 1) / chunk_block;
+  return std::max<std::int64_t>(1, (problem.C + chunk_block - 1) / chunk_block);
 }
 inline std::int64_t blocks_of(const Problem& problem) {
   return problem.B * problem.H * blocks_per_head(problem);

@@ -44,11 +44,13 @@ class CpuOps final : public Ops {
   void qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor cosine, Tensor sine) override;
   void qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, Tensor cosine, Tensor sine) override;
 
-  void chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
-                             const EvaParameters& parameters, const ChunkSummaryConfig& config) override;
-  void chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients, Tensor dkappa,
-                              Tensor dbeta, Tensor q, Tensor k, Tensor v, const EvaParameters& parameters,
-                              const ChunkSummaryConfig& config) override;
+  void qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor qkv, Tensor cosine,
+                           Tensor sine, const EvaParameters& parameters,
+                           const ChunkSummaryConfig& config) override;
+  void qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, Tensor dq, Tensor dk, Tensor dv,
+                            Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v, Tensor cosine,
+                            Tensor sine, const EvaParameters& parameters,
+                            const ChunkSummaryConfig& config) override;
 
   void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
                          Tensor beta, Tensor chunk_bias, const AttentionConfig& config) override;

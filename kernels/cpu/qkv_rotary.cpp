@@ -3,8 +3,6 @@
 // half:
 //     forward   [x1 | x2] -> [x1 cos - x2 sin | x2 cos + x1 sin]
 //     backward  the rotation by the opposite angle, which is its inverse and its transpose
-#include <algorithm>
-
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/rotary.h"
@@ -36,11 +34,9 @@ void CpuOps::qkv_rotary_forward(Tensor q, Tensor k, Tensor v, Tensor qkv, Tensor
   dispatch(q.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     for_each_head(sizes, [&](std::int64_t fused, std::int64_t head, std::int64_t t) {
-      const T* in = qkv.as<T>() + fused;
-      const A *cosines = cosine.as<A>() + t * sizes.rotary, *sines = sine.as<A>() + t * sizes.rotary;
-      rotate(q.as<T>() + head, in, cosines, sines, A{1}, sizes.rotary, sizes.head_dim);
-      rotate(k.as<T>() + head, in + sizes.head_dim, cosines, sines, A{1}, sizes.rotary, sizes.head_dim);
-      std::copy_n(in + 2 * sizes.head_dim, sizes.head_dim, v.as<T>() + head);
+      split_token(q.as<T>() + head, k.as<T>() + head, v.as<T>() + head, qkv.as<T>() + fused,
+                  cosine.as<A>() + t * sizes.rotary, sine.as<A>() + t * sizes.rotary, sizes.rotary,
+                  sizes.head_dim);
     });
   });
 }
@@ -50,11 +46,9 @@ void CpuOps::qkv_rotary_backward(Tensor dqkv, Tensor dq, Tensor dk, Tensor dv, T
   dispatch(dq.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     for_each_head(sizes, [&](std::int64_t fused, std::int64_t head, std::int64_t t) {
-      T* out = dqkv.as<T>() + fused;
-      const A *cosines = cosine.as<A>() + t * sizes.rotary, *sines = sine.as<A>() + t * sizes.rotary;
-      rotate(out, dq.as<T>() + head, cosines, sines, A{-1}, sizes.rotary, sizes.head_dim);
-      rotate(out + sizes.head_dim, dk.as<T>() + head, cosines, sines, A{-1}, sizes.rotary, sizes.head_dim);
-      std::copy_n(dv.as<T>() + head, sizes.head_dim, out + 2 * sizes.head_dim);
+      merge_token(dqkv.as<T>() + fused, dq.as<T>() + head, dk.as<T>() + head, dv.as<T>() + head,
+                  cosine.as<A>() + t * sizes.rotary, sine.as<A>() + t * sizes.rotary, sizes.rotary,
+                  sizes.head_dim);
     });
   });
 }

@@ -24,4 +24,20 @@ inline void rotate(T* out, const T* in, const Accumulator<T>* cosine, const Accu
   std::copy(in + 2 * half, in + head_dim, out + 2 * half);
 }
 
+// A token's row of one head, [q | k | v] of d elements each, taken apart and turned, and back.
+template <class T>
+inline void split_token(T* q, T* k, T* v, const T* fused, const Accumulator<T>* cosine,
+                        const Accumulator<T>* sine, std::int64_t half, std::int64_t head_dim) {
+  rotate(q, fused, cosine, sine, Accumulator<T>{1}, half, head_dim);
+  rotate(k, fused + head_dim, cosine, sine, Accumulator<T>{1}, half, head_dim);
+  std::copy_n(fused + 2 * head_dim, head_dim, v);
+}
+template <class T>
+inline void merge_token(T* dfused, const T* dq, const T* dk, const T* dv, const Accumulator<T>* cosine,
+                        const Accumulator<T>* sine, std::int64_t half, std::int64_t head_dim) {
+  rotate(dfused, dq, cosine, sine, Accumulator<T>{-1}, half, head_dim);
+  rotate(dfused + head_dim, dk, cosine, sine, Accumulator<T>{-1}, half, head_dim);
+  std::copy_n(dv, head_dim, dfused + 2 * head_dim);
+}
+
 }  // namespace flasheva

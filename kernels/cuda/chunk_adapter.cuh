@@ -26,7 +26,7 @@ template <class A_, int columns_>
 struct AdapterTile {
   using A = A_;
   static constexpr int columns = columns_, width = columns * warp_size;
-  static constexpr int rows = columns <= 4 ? 8 : 4;            // of a warp
+  static constexpr int rows = columns <= 4 ? 2 : 1;            // of a warp
   static constexpr int block_rows = adapter_warps * rows;      // of a block
   static constexpr int slice = warp_size, stride = width + 1;  // of the weight; no two lanes share a bank
   static constexpr std::size_t shared_bytes = sizeof(A) * (block_rows * width + slice * stride);

@@ -112,12 +112,13 @@ void multiply_shares(cudaStream_t stream, Tensor sums, Tensor dz, Tensor in) {
   });
 }
 
-void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows, const Chunks& chunks) {
-  const int of_head = chunks.count / chunks.heads;
-  const Grid grid{chunks.heads, head_shares(of_head)};
+void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows) {
+  const int heads = static_cast<int>(rows.dim(1)), chunks = static_cast<int>(rows.dim(2)),
+            of_head = static_cast<int>(rows.dim(0)) * chunks, d = static_cast<int>(rows.dim(3));
+  const Grid grid{heads, head_shares(of_head)};
   dispatch_accumulator(rows.dtype, [&]<class A>(A) {
-    launch(stream, sum_heads_kernel<A>, grid, threads, 0, sums.as<A>(), rows.as<A>(), chunks.heads,
-           chunks.chunks, of_head, chunks.head_dim);
+    launch(stream, sum_heads_kernel<A>, grid, threads, 0, sums.as<A>(), rows.as<A>(), heads, chunks, of_head,
+           d);
   });
 }
 

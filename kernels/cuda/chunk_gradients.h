@@ -20,8 +20,8 @@ inline int head_shares(std::int64_t count) {
 
 // sums (weight_shares(count), d, d) = dz^T in by shares of the rows dz, in (count, d).
 void multiply_shares(cudaStream_t stream, Tensor sums, Tensor dz, Tensor in);
-// sums (head_shares(B C), H, d) = the rows (count, d) of every head by shares.
-void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows, const Chunks& chunks);
+// sums (head_shares(B C), H, d) = the rows (B, H, C, d) of every head by shares.
+void sum_heads(cudaStream_t stream, Tensor sums, Tensor rows);
 
 // gradient, optional, += the shares of its sums (shares, ...), of which it begins at element `first`; several
 // gradients at once.

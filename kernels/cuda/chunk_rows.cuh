@@ -15,6 +15,7 @@ struct RowLayout {
   using A = Accumulator<T>;
   static constexpr int width = width_, lanes = lanes_, vectors = vectors_;
   static constexpr int rows = warp_size / lanes, elements = width * vectors;
+  static constexpr int rows_in_flight = vectors == 1 ? 4 : 1;  // of a lane
 
   static __device__ int row() { return static_cast<int>(threadIdx.x) % warp_size / lanes; }
   static __device__ bool leads() { return threadIdx.x % lanes == 0; }
@@ -24,17 +25,17 @@ struct RowLayout {
 };
 
 // Calls body(layout) with the layout for rows of d <= 256 elements of T; `vectorised` where every one is
-// aligned to 16 bytes. float64 goes element by element.
+// aligned to 16 bytes. float64 and wide rows of float32 go element by element. Few of them: each takes the
+// compiler a while.
 template <class T, class Body>
 void dispatch_layout(int d, bool vectorised, const Body& body) {
   if constexpr (sizeof(T) < sizeof(double)) {
-    constexpr int width = vector_width<T>, most = 256 / width;
-    const int vectors = vectorised ? d / width : 0;
-    if constexpr (most > 32)
-      if (vectors > 32) return body(RowLayout<T, width, 32, 2>{});
-    if (vectors > 16) return body(RowLayout<T, width, 32, 1>{});
-    if (vectors > 8) return body(RowLayout<T, width, 16, 1>{});
-    if (vectors > 0) return body(RowLayout<T, width, 8, 1>{});
+    constexpr int width = vector_width<T>;
+    if (vectorised && d <= 64) return body(RowLayout<T, width, 64 / width, 1>{});
+    if constexpr (width == 8) {
+      if (vectorised && d <= 128) return body(RowLayout<T, width, 16, 1>{});
+      if (vectorised) return body(RowLayout<T, width, 32, 1>{});
+    }
   }
   return body(RowLayout<T, 1, 32, 8>{});
 }
@@ -72,13 +73,30 @@ __device__ inline void store_slice(X* row, const Slice<L>& slice, int d) {
   }
 }
 
-// row += term(i) for each i of the lane's elements, rounded once.
-template <class L, class Term>
-__device__ inline void add_to_row(typename L::T* row, int d, const Term& term) {
-  Slice<L> sum = load_slice<L>(row, d);
+// sum += x, of each lane's elements; sum += a x; x *= a.
+template <class L>
+__device__ inline void add(Slice<L>& sum, const Slice<L>& x) {
 #pragma unroll
-  for (int i = 0; i < L::elements; ++i) sum.value[i] += term(i);
-  store_slice<L>(row, sum, d);
+  for (int i = 0; i < L::elements; ++i) sum.value[i] += x.value[i];
+}
+template <class L>
+__device__ inline void add_scaled(Slice<L>& sum, typename L::A a, const Slice<L>& x) {
+#pragma unroll
+  for (int i = 0; i < L::elements; ++i) sum.value[i] += a * x.value[i];
+}
+template <class L>
+__device__ inline void scale(Slice<L>& x, typename L::A a) {
+#pragma unroll
+  for (int i = 0; i < L::elements; ++i) x.value[i] *= a;
+}
+
+// The sum over the groups of lanes, in every one of them.
+template <class L>
+__device__ inline void sum_groups(Slice<L>& sum) {
+#pragma unroll
+  for (int mask = L::lanes; mask < warp_size; mask *= 2)
+#pragma unroll
+    for (int i = 0; i < L::elements; ++i) sum.value[i] += __shfl_xor_sync(all_lanes, sum.value[i], mask);
 }
 
 // The lane's share of the dot product.
@@ -94,7 +112,7 @@ __device__ inline typename L::A dot(const Slice<L>& x, const Slice<L>& y) {
 template <class L, class Share>
 __device__ inline void weigh_rows(typename L::A* out, const typename L::T* rows, int count, int d,
                                   const Share& share) {
-#pragma unroll 4
+#pragma unroll(L::rows_in_flight)
   for (int first = 0; first < count; first += L::rows) {
     const int m = first + L::row();
     typename L::A sum = 0;
@@ -109,17 +127,12 @@ __device__ inline void weigh_rows(typename L::A* out, const typename L::T* rows,
 template <class L, class Weight>
 __device__ inline Slice<L> combine_rows(const typename L::T* rows, int count, int d, const Weight& weight) {
   Slice<L> sum{};
-#pragma unroll 4
+#pragma unroll(L::rows_in_flight)
   for (int m = L::row(); m < count; m += L::rows) {
     const Slice<L> row = load_slice<L>(rows + static_cast<std::int64_t>(m) * d, d);
-    const typename L::A w = weight(m);
-#pragma unroll
-    for (int i = 0; i < L::elements; ++i) sum.value[i] += w * row.value[i];
+    add_scaled(sum, weight(m), row);
   }
-#pragma unroll
-  for (int mask = L::lanes; mask < warp_size; mask *= 2)
-#pragma unroll
-    for (int i = 0; i < L::elements; ++i) sum.value[i] += __shfl_xor_sync(all_lanes, sum.value[i], mask);
+  sum_groups(sum);
   return sum;
 }
 

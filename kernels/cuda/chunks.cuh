@@ -9,12 +9,15 @@ namespace flasheva::summary {
 
 struct ChunkPlace {
   std::int64_t queries, keys, summary;  // offsets of its first row in q, in k and v, in kappa and beta
+  std::int64_t fused, fused_stride;     // of its first row in the fused projection, and between its rows
   int sequence, head, chunk;            // head of its sequence
-  bool present;
+  int position, tokens;                 // of its first token; 0 tokens: absent
+  bool complete;                        // it has all P tokens, and a summary
 };
 
 struct Chunks {
   int count, heads, query_rows, key_rows, chunks, chunk, head_dim;  // H, rows a head, C, P, d
+  int of_head;  // C, and one more for the tokens that fill no chunk
   // Of a cache: chunk r is the one of head r mod H that token r / H finishes, absent where it finishes none.
   const std::int32_t *sequences = nullptr, *positions = nullptr;
   int all_sequences = 0;
@@ -22,23 +25,29 @@ struct Chunks {
   __device__ ChunkPlace at(int r) const {
     ChunkPlace place{};
     if (sequences == nullptr) {
-      place.sequence = r / chunks / heads;
-      place.head = r / chunks % heads;
-      place.chunk = r % chunks;
-      place.present = true;
+      place.sequence = r / of_head / heads;
+      place.head = r / of_head % heads;
+      place.chunk = r % of_head;
+      place.complete = place.chunk < chunks;
+      place.tokens = place.complete ? chunk : key_rows - place.chunk * chunk;
     } else {
       const int position = positions[r / heads];
       place.sequence = sequences[r / heads];
       place.head = r % heads;
       place.chunk = position / chunk;
-      place.present = position >= 0 && position % chunk == chunk - 1 && place.chunk < chunks &&
-                      place.sequence >= 0 && place.sequence < all_sequences;
+      place.complete = position >= 0 && position % chunk == chunk - 1 && place.chunk < chunks &&
+                       place.sequence >= 0 && place.sequence < all_sequences;
+      place.tokens = place.complete ? chunk : 0;
     }
+    place.position = place.chunk * chunk;
     const std::int64_t head = static_cast<std::int64_t>(place.sequence) * heads + place.head;
-    const std::int64_t first = static_cast<std::int64_t>(place.chunk) * chunk;
-    place.queries = (head * query_rows + first % query_rows) * head_dim;
-    place.keys = (head * key_rows + first % key_rows) * head_dim;
+    place.queries = (head * query_rows + place.position % query_rows) * head_dim;
+    place.keys = (head * key_rows + place.position % key_rows) * head_dim;
     place.summary = (head * chunks + place.chunk) * head_dim;
+    place.fused_stride = static_cast<std::int64_t>(heads) * 3 * head_dim;
+    place.fused =
+        (static_cast<std::int64_t>(place.sequence) * key_rows + place.position) * place.fused_stride +
+        static_cast<std::int64_t>(place.head) * 3 * head_dim;
     return place;
   }
 
@@ -46,7 +55,7 @@ struct Chunks {
   __device__ bool any_present(int first, int last) const {
     if (sequences == nullptr) return true;
     for (int r = first; r < last && r < count; ++r)
-      if (at(r).present) return true;
+      if (at(r).tokens > 0) return true;
     return false;
   }
 };

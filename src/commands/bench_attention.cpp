@@ -17,8 +17,10 @@ namespace flasheva {
 
 namespace {
 
-// Everything that one core's forward and backward read and write: adapter linear, proposal qk.
+// Everything that one core's forward and backward read and write: adapter linear, proposal qk. Summaries come
+// with the split of the fused projection, without rotary dimensions.
 struct Core {
+  Tensor qkv, dqkv;  // (B, T, 3D): with chunks
   Tensor q, k, v, kappa, beta, out, log_sum_exp;
   Tensor dq, dk, dv, dkappa, dbeta, dout;
   EvaParameters weights, gradients;
@@ -44,6 +46,7 @@ void Core::plan(MemoryPlan& plan, const BenchAttentionOptions& options, DType co
   for (Tensor* tensor : {&out, &dout}) plan.add(*tensor, "attention", compute, {B, T, H * d});
   plan.add(log_sum_exp, "attention", DType::f32, {B, H, T});
   if (!has_chunks) return;
+  for (Tensor* tensor : {&qkv, &dqkv}) plan.add(*tensor, "attention", compute, {B, T, 3 * H * d});
   for (Tensor* tensor : {&kappa, &beta, &dkappa, &dbeta})
     plan.add(*tensor, "attention", compute, {B, H, C, d});
   for (Tensor* tensor : {&weights.key_weight, &weights.query_weight})
@@ -66,17 +69,19 @@ void Core::fill(Ops& ops, Tensor noise) {
                     stream++);
     ops.cast(tensor, values);
   }
+  if (has_chunks) ops.qkv_rotary_backward(qkv, q, k, v, {}, {});  // merges them
 }
 
 void Core::forward(Ops& ops) const {
-  if (has_chunks) ops.chunk_summary_forward(kappa, beta, q, k, v, weights, summary);
+  if (has_chunks) ops.qkv_summary_forward(q, k, v, kappa, beta, qkv, {}, {}, weights, summary);
   ops.attention_forward(out, log_sum_exp, q, k, v, kappa, beta, {}, attention);
 }
 
 void Core::backward(Ops& ops) const {
   ops.attention_backward(dq, dk, dv, dkappa, dbeta, {}, dout, out, log_sum_exp, q, k, v, kappa, beta, {},
                          attention);
-  if (has_chunks) ops.chunk_summary_backward(dq, dk, dv, gradients, dkappa, dbeta, q, k, v, weights, summary);
+  if (has_chunks)
+    ops.qkv_summary_backward(dqkv, gradients, dq, dk, dv, dkappa, dbeta, q, k, v, {}, {}, weights, summary);
 }
 
 double median_milliseconds(Ops& ops, int repeats, const std::function<void()>& work) {

@@ -45,11 +45,8 @@ void Attention::project_in(const PassContext& pass, Tensor x, const BlockActivat
   const auto [B, T] = pass.extent;
   const std::int64_t D = heads_ * head_dim_;
   const Tensor qkv = work.qkv.rows(0, B * T);
-  const Shape per_head{B, heads_, T, head_dim_};
   qkv_.forward(pass.ops, qkv, x);
-  pass.ops.qkv_rotary_forward(shaped(saved.q, per_head), shaped(saved.k, per_head), shaped(saved.v, per_head),
-                              qkv.reshaped({B, T, 3 * D}), cosine, sine);
-  core_->summarise(pass, saved);
+  core_->project(pass, saved, {qkv.reshaped({B, T, 3 * D}), cosine, sine});
 }
 
 void Attention::project_out(const PassContext& pass, Tensor out, const BlockActivations& saved) const {
@@ -64,12 +61,10 @@ void Attention::prefill(const PassContext& pass, Tensor out, Tensor x, const Blo
     return table ? table.rows(segment.first_position, T) : Tensor{};
   };
   const Tensor qkv = work.qkv.rows(0, T);
-  const Shape per_head{1, heads_, T, head_dim_};
   qkv_.forward(pass.ops, qkv, x);
-  pass.ops.qkv_rotary_forward(shaped(saved.q, per_head), shaped(saved.k, per_head), shaped(saved.v, per_head),
-                              qkv.reshaped({1, T, 3 * D}), from_first_position(cosine),
-                              from_first_position(sine));
-  core_->prefill(pass, saved, work, cache, segment);
+  core_->prefill(pass, saved, work,
+                 {qkv.reshaped({1, T, 3 * D}), from_first_position(cosine), from_first_position(sine)}, cache,
+                 segment);
   dense_.forward(pass.ops, out, shaped(saved.core_out, {T, D}));
 }
 
@@ -93,12 +88,8 @@ void Attention::backward(const PassContext& pass, Tensor dx, Tensor dout, Tensor
   dense_.backward(pass.ops, go_on ? shaped(work.dcore_out, {B * T, D}) : Tensor{}, dout,
                   shaped(saved.core_out, {B * T, D}));
   if (!go_on) return;
-  core_->backward(pass, saved, work);
-  if (!dx && !qkv_.trained()) return;
   const Tensor dqkv = work.qkv.rows(0, B * T);
-  const Shape per_head{B, heads_, T, head_dim_};
-  pass.ops.qkv_rotary_backward(dqkv.reshaped({B, T, 3 * D}), shaped(work.dq, per_head),
-                               shaped(work.dk, per_head), shaped(work.dv, per_head), cosine, sine);
+  core_->backward(pass, saved, work, {dqkv.reshaped({B, T, 3 * D}), cosine, sine});
   qkv_.backward(pass.ops, dx, dqkv, x);
 }
 

@@ -16,6 +16,12 @@
 
 namespace flasheva {
 
+// The fused projection (B, T, 3D) of a pass, or its gradient, and the angles of its positions, (>= T, R),
+// absent without rotary dimensions.
+struct FusedProjection {
+  Tensor qkv, cosine, sine;
+};
+
 // softmax attention of one kind over queries, keys and values (B, H, T, d).
 class AttentionCore {
  public:
@@ -26,19 +32,21 @@ class AttentionCore {
   // Chunks that T tokens give: the C of kappa and beta.
   virtual std::int64_t chunks(std::int64_t tokens) const = 0;
 
-  // saved.kappa, beta = the summaries of saved.q, k, v, where the core has any; forward() needs them.
-  virtual void summarise(const PassContext& /*pass*/, const BlockActivations& /*saved*/) const {}
-  // saved.core_out (B, T, D) = from saved.q, k, v; whatever backward needs is left in `saved`.
+  // saved.q, k, v = split and turned from x, and saved.kappa, beta = their summaries, where the core has any.
+  virtual void project(const PassContext& pass, const BlockActivations& saved,
+                       const FusedProjection& x) const = 0;
+  // saved.core_out (B, T, D) = from those; whatever backward needs is left in `saved`.
   virtual void forward(const PassContext& pass, const BlockActivations& saved) const = 0;
-  // work.dq, dk, dv =, parameter gradients +=, from work.dcore_out (B, T, D).
-  virtual void backward(const PassContext& pass, const BlockActivations& saved,
-                        const Workspace& work) const = 0;
+  // dx.qkv =, parameter gradients +=, from work.dcore_out (B, T, D).
+  virtual void backward(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
+                        const FusedProjection& dx) const = 0;
 
   // Foresees the cache of sequences that grow: largest.sequences of largest.tokens at most.
   virtual void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const = 0;
-  // saved.core_out (1, T, D) = from saved.q, k, v, a segment of one sequence, and what is cached before it.
+  // saved.core_out (1, T, D) = from x, a segment of one sequence, and what is cached before it.
   virtual void prefill(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
-                       const LayerCache& cache, const PromptSegment& segment) const = 0;
+                       const FusedProjection& x, const LayerCache& cache,
+                       const PromptSegment& segment) const = 0;
   // saved.core_out (N, D) = from saved.q (N, H, d), whose keys and values are cached already.
   virtual void decode(const PassContext& pass, const BlockActivations& saved, const LayerCache& cache,
                       const CachePlaces& places) const = 0;

@@ -27,11 +27,11 @@ class EvaAttention final : public AttentionCore {
   }
   std::int64_t chunks(std::int64_t tokens) const override { return attention_.visibility.chunks(tokens); }
 
-  void summarise(const PassContext& pass, const BlockActivations& saved) const override {
+  void project(const PassContext& pass, const BlockActivations& saved,
+               const FusedProjection& x) const override {
     const Views at = views(pass.extent, saved);
-    if (at.kappa)
-      pass.ops.chunk_summary_forward(at.kappa, at.beta, at.q, at.k, at.v, gather(&Parameter::weight),
-                                     summary_of(pass));
+    pass.ops.qkv_summary_forward(at.q, at.k, at.v, at.kappa, at.beta, x.qkv, x.cosine, x.sine,
+                                 gather(&Parameter::weight), summary_of(pass));
   }
 
   void forward(const PassContext& pass, const BlockActivations& saved) const override {
@@ -40,8 +40,8 @@ class EvaAttention final : public AttentionCore {
                                gather(&Parameter::weight).chunk_bias, attention_);
   }
 
-  void backward(const PassContext& pass, const BlockActivations& saved,
-                const Workspace& work) const override {
+  void backward(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
+                const FusedProjection& dx) const override {
     const Views at = views(pass.extent, saved);
     const EvaParameters weights = gather(&Parameter::weight);
     const EvaParameters gradients = gather(&Parameter::gradient);
@@ -55,9 +55,8 @@ class EvaAttention final : public AttentionCore {
     pass.ops.attention_backward(dq, dk, dv, dkappa, dbeta, gradients.chunk_bias,
                                 shaped(work.dcore_out, at.out.shape), at.out, at.log_sum_exp, at.q, at.k,
                                 at.v, at.kappa, at.beta, weights.chunk_bias, attention_);
-    if (at.kappa)
-      pass.ops.chunk_summary_backward(dq, dk, dv, gradients, dkappa, dbeta, at.q, at.k, at.v, weights,
-                                      summary_of(pass));
+    pass.ops.qkv_summary_backward(dx.qkv, gradients, dq, dk, dv, dkappa, dbeta, at.q, at.k, at.v, dx.cosine,
+                                  dx.sine, weights, summary_of(pass));
   }
 
   void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const override {
@@ -65,10 +64,12 @@ class EvaAttention final : public AttentionCore {
   }
 
   void prefill(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
-               const LayerCache& cache, const PromptSegment& segment) const override {
+               const FusedProjection& x, const LayerCache& cache,
+               const PromptSegment& segment) const override {
     const Views at = views(pass.extent, saved);
     const EvaParameters weights = gather(&Parameter::weight);
-    if (at.kappa) pass.ops.chunk_summary_forward(at.kappa, at.beta, at.q, at.k, at.v, weights, summary_);
+    pass.ops.qkv_summary_forward(at.q, at.k, at.v, at.kappa, at.beta, x.qkv, x.cosine, x.sine, weights,
+                                 summary_);
     attend_segment(pass, {at.out, at.log_sum_exp, at.q, at.k, at.v, at.kappa, at.beta, weights.chunk_bias},
                    work, cache, attention_, segment);
   }

@@ -17,23 +17,33 @@ class ExactAttention final : public AttentionCore {
   bool trained() const override { return false; }
   std::int64_t chunks(std::int64_t) const override { return 0; }
 
+  void project(const PassContext& pass, const BlockActivations& saved,
+               const FusedProjection& x) const override {
+    const Shape per_head = shape_of_heads(pass.extent);
+    pass.ops.qkv_rotary_forward(shaped(saved.q, per_head), shaped(saved.k, per_head),
+                                shaped(saved.v, per_head), x.qkv, x.cosine, x.sine);
+  }
+
   void forward(const PassContext& pass, const BlockActivations& saved) const override {
     const auto [B, T] = pass.extent;
-    const Shape per_head{B, heads_, T, head_dim_};
+    const Shape per_head = shape_of_heads(pass.extent);
     pass.ops.attention_forward(shaped(saved.core_out, {B, T, heads_ * head_dim_}),
                                shaped(saved.log_sum_exp, {B, heads_, T}), shaped(saved.q, per_head),
                                shaped(saved.k, per_head), shaped(saved.v, per_head), {}, {}, {}, config_);
   }
 
-  void backward(const PassContext& pass, const BlockActivations& saved,
-                const Workspace& work) const override {
+  void backward(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
+                const FusedProjection& dx) const override {
     const auto [B, T] = pass.extent;
-    const Shape per_head{B, heads_, T, head_dim_};
+    const Shape per_head = shape_of_heads(pass.extent);
     const Shape out{B, T, heads_ * head_dim_};
-    pass.ops.attention_backward(
-        shaped(work.dq, per_head), shaped(work.dk, per_head), shaped(work.dv, per_head), {}, {}, {},
-        shaped(work.dcore_out, out), shaped(saved.core_out, out), shaped(saved.log_sum_exp, {B, heads_, T}),
-        shaped(saved.q, per_head), shaped(saved.k, per_head), shaped(saved.v, per_head), {}, {}, {}, config_);
+    const Tensor dq = shaped(work.dq, per_head), dk = shaped(work.dk, per_head),
+                 dv = shaped(work.dv, per_head);
+    pass.ops.attention_backward(dq, dk, dv, {}, {}, {}, shaped(work.dcore_out, out),
+                                shaped(saved.core_out, out), shaped(saved.log_sum_exp, {B, heads_, T}),
+                                shaped(saved.q, per_head), shaped(saved.k, per_head),
+                                shaped(saved.v, per_head), {}, {}, {}, config_);
+    pass.ops.qkv_rotary_backward(dx.qkv, dq, dk, dv, dx.cosine, dx.sine);
   }
 
   void plan_cache(MemoryPlan& plan, LayerCache& cache, Extent largest, DType compute) const override {
@@ -41,9 +51,10 @@ class ExactAttention final : public AttentionCore {
   }
 
   void prefill(const PassContext& pass, const BlockActivations& saved, const Workspace& work,
-               const LayerCache& cache, const PromptSegment& segment) const override {
+               const FusedProjection& x, const LayerCache& cache,
+               const PromptSegment& segment) const override {
     const std::int64_t T = pass.extent.tokens;
-    const Shape per_head{1, heads_, T, head_dim_};
+    const Shape per_head = shape_of_heads(pass.extent);
     const SegmentTensors at{shaped(saved.core_out, {1, T, heads_ * head_dim_}),
                             shaped(saved.log_sum_exp, {1, heads_, T}),
                             shaped(saved.q, per_head),
@@ -52,6 +63,7 @@ class ExactAttention final : public AttentionCore {
                             {},
                             {},
                             {}};
+    pass.ops.qkv_rotary_forward(at.q, at.k, at.v, x.qkv, x.cosine, x.sine);
     attend_segment(pass, at, work, cache, config_, segment);
   }
 
@@ -63,6 +75,10 @@ class ExactAttention final : public AttentionCore {
   }
 
  private:
+  Shape shape_of_heads(const Extent& extent) const {
+    return {extent.sequences, heads_, extent.tokens, head_dim_};
+  }
+
   AttentionConfig config_;
   std::int64_t heads_, head_dim_;
 };

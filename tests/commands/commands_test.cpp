@@ -368,7 +368,7 @@ TEST_F(Commands, BenchStepSaysWhereTheTimeGoes) {
     seconds += row["seconds"].get<double>();
     EXPECT_THAT(table, HasSubstr(row["operation"].get<std::string>()));
   }
-  EXPECT_THAT(table, HasSubstr("chunk_summary_backward"));
+  EXPECT_THAT(table, HasSubstr("qkv_summary_backward"));
   EXPECT_GT(seconds, 0);
 }
 

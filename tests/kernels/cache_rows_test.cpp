@@ -39,9 +39,11 @@ class CacheRowsTest : public testing::TestWithParam<RowsCase> {
       for (TestTensor* x : {&cosine_, &sine_})
         *x = TestTensor::random(accumulation_type(dtype), {T, half}, generator);
     for (TestTensor* x : {&q_, &k_, &v_}) *x = TestTensor(dtype, {S, H, T, d});
-    ops_->qkv_rotary_forward(q_, k_, v_, qkv_, cosine_, sine_);
     for (TestTensor* x : {&keys_, &values_}) *x = TestTensor(dtype, {S, H, R, d});
-    if (!chunked) return;
+    if (!chunked) {
+      ops_->qkv_rotary_forward(q_, k_, v_, qkv_, cosine_, sine_);
+      return;
+    }
     const double spread = 1 / std::sqrt(static_cast<double>(d));
     for (TestTensor* x : {&key_weight_, &query_weight_})
       *x = TestTensor::random(dtype, {d, d}, generator, spread);
@@ -50,7 +52,7 @@ class CacheRowsTest : public testing::TestWithParam<RowsCase> {
     for (TestTensor* x : {&kappa_, &beta_, &cached_kappa_, &cached_beta_})
       *x = TestTensor(dtype, {S, H, C, d});
     queries_ = TestTensor(dtype, {S, H, P, d});
-    ops_->chunk_summary_forward(kappa_, beta_, q_, k_, v_, parameters(), config());
+    ops_->qkv_summary_forward(q_, k_, v_, kappa_, beta_, qkv_, cosine_, sine_, parameters(), config());
   }
 
   EvaParameters parameters() {

@@ -56,7 +56,8 @@ Whole whole_sequences(Ops& ops, DType dtype, std::int64_t d, const AttentionConf
   if (config.chunk_bias == ChunkBias::learned) w.t.chunk_bias = TestTensor::random(dtype, {H}, generator);
   if (const std::int64_t C = config.visibility.chunks(T); C > 0) {
     for (TestTensor* x : {&w.t.kappa, &w.t.beta}) *x = TestTensor(dtype, {S, H, C, d});
-    ops.chunk_summary_forward(w.t.kappa, w.t.beta, w.t.q, w.t.k, w.t.v, w.parameters.view(), summary);
+    ops.qkv_summary_forward(w.t.q, w.t.k, w.t.v, w.t.kappa, w.t.beta, w.qkv, w.cosine, w.sine,
+                            w.parameters.view(), summary);
   }
   w.t.dout = TestTensor::zeros(dtype, {S, T, H * d});
   reference_attention(w.t, config);
@@ -130,7 +131,9 @@ class Cached {
                v = piece(whole_.t.v, sequence, first, t), kappa, beta;
     if (const std::int64_t chunks = config_.visibility.chunks(t); chunks > 0) {
       for (TestTensor* x : {&kappa, &beta}) *x = TestTensor(dtype_, {1, H, chunks, d_});
-      ops_.chunk_summary_forward(kappa, beta, q, k, v, whole_.parameters.view(), summary_);
+      TestTensor qkv(dtype_, {1, t, 3 * H * d_});
+      ops_.qkv_rotary_backward(qkv, q, k, v, {}, {});  // merges them
+      ops_.qkv_summary_forward(q, k, v, kappa, beta, qkv, {}, {}, whole_.parameters.view(), summary_);
     }
     const std::int64_t old = first - config_.visibility.first_token(first);
     TestTensor keys(dtype_, {1, H, old + t, d_}), values = keys;

@@ -91,10 +91,22 @@ NoiseFunction noise_of(const Case& c) {
 void run_forward(Ops& ops, const Case& c, SummaryTensors& t) {
   for (TestTensor* x : {&t.kappa, &t.beta})
     if (c.chunks() > 0) *x = TestTensor(t.q.view().dtype, {c.B, c.H, c.chunks(), c.d});
-  ops.chunk_summary_forward(t.kappa, t.beta, t.q, t.k, t.v, t.parameters.view(), c.config);
+  TestTensor qkv(t.q.view().dtype, {c.B, c.T, 3 * c.H * c.d});
+  ops.qkv_rotary_backward(qkv, t.q, t.k, t.v, {}, {});  // merges them
+  for (TestTensor* x : {&t.q, &t.k, &t.v}) *x = TestTensor(t.q.view().dtype, t.q.shape());
+  ops.qkv_summary_forward(t.q, t.k, t.v, t.kappa, t.beta, qkv, {}, {}, t.parameters.view(), c.config);
 }
 
-// Gradients start at zero: they are added to.
+// dq, dk, dv: what reaches q, k and v in other ways on the way in, all of it on the way out. Gradients of
+// parameters are added to.
+void add_backward(Ops& ops, const Case& c, SummaryTensors& t) {
+  TestTensor dqkv(t.q.view().dtype, {c.B, c.T, 3 * c.H * c.d});
+  ops.qkv_summary_backward(dqkv, t.gradients.view(), t.dq, t.dk, t.dv, t.dkappa, t.dbeta, t.q, t.k, t.v, {},
+                           {}, t.parameters.view(), c.config);
+  ops.qkv_rotary_forward(t.dq, t.dk, t.dv, dqkv, {}, {});  // splits it
+}
+
+// Gradients start at zero.
 void run_backward(Ops& ops, const Case& c, SummaryTensors& t) {
   const DType dtype = t.q.view().dtype;
   for (TestTensor* x : {&t.dq, &t.dk, &t.dv}) *x = TestTensor::zeros(dtype, t.q.shape());
@@ -102,8 +114,7 @@ void run_backward(Ops& ops, const Case& c, SummaryTensors& t) {
   for (std::size_t i = 0; i < parameters.size(); ++i)
     if (parameters[i]->view())
       *gradients[i] = TestTensor::zeros(accumulation_type(dtype), parameters[i]->shape());
-  ops.chunk_summary_backward(t.dq, t.dk, t.dv, t.gradients.view(), t.dkappa, t.dbeta, t.q, t.k, t.v,
-                             t.parameters.view(), c.config);
+  add_backward(ops, c, t);
 }
 
 // What forward and backward gave, named.
@@ -249,11 +260,7 @@ TEST(ChunkSummary, AddsToGradientsAndLeavesAbsentOnesAlone) {
   run_backward(*ops, c, once);
   SummaryTensors twice = once;
   twice.gradients.query_weight = {};
-  const auto add = [&] {
-    ops->chunk_summary_backward(twice.dq, twice.dk, twice.dv, twice.gradients.view(), twice.dkappa,
-                                twice.dbeta, twice.q, twice.k, twice.v, twice.parameters.view(), c.config);
-  };
-  add();
+  add_backward(*ops, c, twice);
   for (auto [sum, part] : {std::pair{&twice.dq, &once.dq},
                            {&twice.dk, &once.dk},
                            {&twice.dv, &once.dv},
@@ -262,6 +269,48 @@ TEST(ChunkSummary, AddsToGradientsAndLeavesAbsentOnesAlone) {
     for (std::int64_t i = 0; i < part->size(); ++i) ASSERT_NEAR(sum->get(i), 2 * part->get(i), 1e-12);
   for (std::int64_t i = 20 * c.d; i < 21 * c.d; ++i)  // token 20 is in no complete chunk
     EXPECT_EQ(once.dk.get(i), 0);
+}
+
+// With rotary dimensions: the split and the merge of qkv_rotary around the summaries without.
+TEST(ChunkSummary, TurnsQueriesAndKeysAsTheRotaryOperationDoes) {
+  const auto ops = make_test_ops();
+  for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+    for (auto [T, d, half] : {std::tuple{50, 16, 4}, {50, 16, 8}, {7, 12, 3}, {37, 80, 10}, {33, 136, 17}}) {
+      const Case c{2, 2, T, d, {8, Adapter::linear, Proposal::qk, {}}};
+      SummaryTensors apart = random_inputs(c, dtype, 11), ours = apart;
+      std::mt19937_64 generator(12);
+      TestTensor qkv = TestTensor::random(dtype, {c.B, T, 3 * c.H * d}, generator), dqkv = qkv,
+                 expected = qkv;
+      TestTensor cosine(accumulation_type(dtype), {T, half}), sine = cosine;
+      for (std::int64_t i = 0; i < cosine.size(); ++i)
+        cosine.set(i, std::cos(0.1 * i)), sine.set(i, std::sin(0.1 * i));
+      const double bound = dtype == DType::f64 ? 1e-13 : dtype == DType::f32 ? 1e-6 : 0x1p-7;
+
+      ops->qkv_rotary_forward(apart.q, apart.k, apart.v, qkv, cosine, sine);
+      run_forward(*ops, c, apart);
+      for (TestTensor* x : {&ours.kappa, &ours.beta})
+        if (c.chunks() > 0) *x = TestTensor(dtype, {c.B, c.H, c.chunks(), d});
+      ops->qkv_summary_forward(ours.q, ours.k, ours.v, ours.kappa, ours.beta, qkv, cosine, sine,
+                               ours.parameters.view(), c.config);
+      for (auto [x, y] : {std::pair{&ours.q, &apart.q}, {&ours.k, &apart.k}, {&ours.v, &apart.v}})
+        EXPECT_LE(relative_error(*x, *y), bound) << describe(c);
+      if (c.chunks() > 0) {
+        EXPECT_LE(relative_error(ours.kappa, apart.kappa), bound) << describe(c);
+        EXPECT_LE(relative_error(ours.beta, apart.beta), bound) << describe(c);
+      }
+
+      run_backward(*ops, c, apart);
+      ours.gradients = apart.gradients;
+      for (TestTensor* x : {&ours.dq, &ours.dk, &ours.dv})
+        *x = TestTensor::random(dtype, ours.q.shape(), generator);
+      for (auto [sum, x] : {std::pair{&apart.dq, &ours.dq}, {&apart.dk, &ours.dk}, {&apart.dv, &ours.dv}})
+        for (std::int64_t i = 0; i < x->size(); ++i) sum->set(i, sum->get(i) + x->get(i));
+      ops->qkv_rotary_backward(expected, apart.dq, apart.dk, apart.dv, cosine, sine);
+      ops->qkv_summary_backward(dqkv, ours.gradients.view(), ours.dq, ours.dk, ours.dv, ours.dkappa,
+                                ours.dbeta, ours.q, ours.k, ours.v, cosine, sine, ours.parameters.view(),
+                                c.config);
+      EXPECT_LE(relative_error(dqkv, expected), bound) << describe(c);
+    }
 }
 
 TEST(ChunkSummary, RepeatsBitwise) {

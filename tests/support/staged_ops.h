@@ -120,18 +120,22 @@ class StagedOps final : public Ops {
       return ops_->qkv_rotary_backward(on(dqkv), on(dq), on(dk), on(dv), on(cosine), on(sine));
     });
   }
-  void chunk_summary_forward(Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v,
-                             const EvaParameters& parameters, const ChunkSummaryConfig& config) override {
+  void qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor qkv, Tensor cosine,
+                           Tensor sine, const EvaParameters& parameters,
+                           const ChunkSummaryConfig& config) override {
     return staged([&](Staging& on) {
-      return ops_->chunk_summary_forward(on(kappa), on(beta), on(q), on(k), on(v), on(parameters), config);
+      return ops_->qkv_summary_forward(on(q), on(k), on(v), on(kappa), on(beta), on(qkv), on(cosine),
+                                       on(sine), on(parameters), config);
     });
   }
-  void chunk_summary_backward(Tensor dq, Tensor dk, Tensor dv, const EvaParameters& gradients, Tensor dkappa,
-                              Tensor dbeta, Tensor q, Tensor k, Tensor v, const EvaParameters& parameters,
-                              const ChunkSummaryConfig& config) override {
+  void qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, Tensor dq, Tensor dk, Tensor dv,
+                            Tensor dkappa, Tensor dbeta, Tensor q, Tensor k, Tensor v, Tensor cosine,
+                            Tensor sine, const EvaParameters& parameters,
+                            const ChunkSummaryConfig& config) override {
     return staged([&](Staging& on) {
-      return ops_->chunk_summary_backward(on(dq), on(dk), on(dv), on(gradients), on(dkappa), on(dbeta), on(q),
-                                          on(k), on(v), on(parameters), config);
+      return ops_->qkv_summary_backward(on(dqkv), on(gradients), on(dq), on(dk), on(dv), on(dkappa),
+                                        on(dbeta), on(q), on(k), on(v), on(cosine), on(sine), on(parameters),
+                                        config);
     });
   }
   void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
