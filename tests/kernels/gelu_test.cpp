@@ -103,6 +103,7 @@ TEST(GeluTest, RefusesWrongShapesAndTypes) {
 
 // The bias's gradient, by central differences over the bias added to x.
 TEST(GeluTest, GivesTheGradientOfTheBiasBefore) {
+  FLASHEVA_NEEDS_FLOAT64();
   const std::unique_ptr<Ops> ops = make_test_ops();
   std::mt19937_64 generator(5);
   const std::int64_t rows = 150, width = 9;
