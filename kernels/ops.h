@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -90,6 +91,12 @@ struct AdamWConfig {
   double gradient_scale = 1;  // gradients are multiplied by it first (clipping)
 };
 
+// A recording of operations (Ops::replay). It must not outlive the Ops that made it.
+class OperationGraph {
+ public:
+  virtual ~OperationGraph() = default;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -104,6 +111,13 @@ class Ops {
   virtual void copy(Tensor out, Tensor in) = 0;
   // Returns when all operations have happened. By then, tokens beyond the vocabulary or a cache have thrown.
   virtual void synchronize() = 0;
+
+  // Runs `body`, which calls operations of this Ops: with one `graph`, null at first, the same ones every
+  // time, of the same tensors and settings, and none for which the host waits. A GPU records them in the
+  // second call and starts the recording from then on, without `body`.
+  virtual void replay(std::unique_ptr<OperationGraph>& /*graph*/, const std::function<void()>& body) {
+    body();
+  }
 
   virtual void zero(Tensor out) = 0;             // out = 0
   virtual void cast(Tensor out, Tensor in) = 0;  // out = in; floating types each to each

@@ -33,6 +33,7 @@ void* DeviceScratch::take_bytes(std::size_t bytes) {
     capacity_ = 0;
     memory_ = allocate_on_gpu(bytes, "the scratch memory of an operation");
     capacity_ = bytes;
+    ++growths_;
   }
   return memory_;
 }

@@ -23,6 +23,7 @@ class CudaOps final : public Ops {
   DeviceMemory allocate(std::size_t bytes) override;
   void copy(Tensor out, Tensor in) override;
   void synchronize() override;
+  void replay(std::unique_ptr<OperationGraph>& graph, const std::function<void()>& body) override;
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;
   void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;

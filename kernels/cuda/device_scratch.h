@@ -14,6 +14,8 @@ class DeviceScratch {
   T* take(std::int64_t count) {
     return static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T)));
   }
+  // How often the memory has given way to more.
+  std::int64_t growths() const { return growths_; }
   ~DeviceScratch() { cudaFree(memory_); }
   DeviceScratch() = default;
   DeviceScratch(const DeviceScratch&) = delete;
@@ -24,6 +26,7 @@ class DeviceScratch {
 
   void* memory_ = nullptr;
   std::size_t capacity_ = 0;
+  std::int64_t growths_ = 0;
 };
 
 // cudaMalloc; throws OutOfMemory that says how much `wants` asked for and how much is free.

@@ -87,7 +87,9 @@ void Decoder::decode(std::span<float> logits, std::span<const NextToken> next) {
     }
   });
   const CachePlaces places{next_.rows(0, N), next_.rows(N, N)};
-  network_.decode({ops_, {N, 1}, {}}, logits_.rows(0, N), next_.rows(2 * N, N), cache_, places);
+  ops_.replay(graphs_[N], [&] {
+    network_.decode({ops_, {N, 1}, {}}, logits_.rows(0, N), next_.rows(2 * N, N), cache_, places);
+  });
   widen_logits(logits, logits_.rows(0, N));
 }
 

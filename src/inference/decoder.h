@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -49,6 +51,7 @@ class Decoder : public LoadedModel {
   Tensor next_;      // (3 S), int32: of up to S next tokens the sequences, then positions, then tokens
   HostStaging staging_;
   std::unique_ptr<Buffer> memory_;
+  std::map<std::int64_t, std::unique_ptr<OperationGraph>> graphs_;  // of decode(), by the number of sequences
 };
 
 }  // namespace flasheva

@@ -201,8 +201,7 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
                                      const void* b, cublasLtMatrixLayout_t b_layout, const void* beta,
                                      const void* c, cublasLtMatrixLayout_t c_layout, void* d,
                                      cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm,
-                                     void*, std::size_t, cudaStream_t) {
-  const flasheva::simulator::Access access;
+                                     void*, std::size_t, cudaStream_t stream) {
   cublasLtMatmulHeuristicResult_t result{};
   const cublasStatus_t status =
       cublasLtMatmulAlgoCheck(handle, operation, a_layout, b_layout, c_layout, d_layout, algorithm, &result);
@@ -211,16 +210,30 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
   for (int i = 0; i < 4; ++i)
     if (reinterpret_cast<std::uintptr_t>(operands[i]) % algorithm->alignments[i] != 0)
       return CUBLAS_STATUS_EXECUTION_FAILED;
-  const auto run = [&]<class In, class Out, class A>(In, Out, A) {
+  struct Scalar {
+    alignas(double) std::byte bytes[sizeof(double)];
+  };
+  const auto scalar = [&](const void* value) {
+    Scalar copy;
+    std::memcpy(copy.bytes, value, operation->scale == CUDA_R_64F ? sizeof(double) : sizeof(float));
+    return copy;
+  };
+  const auto run = [=, what = *operation, how = *algorithm, a_shape = *a_layout, b_shape = *b_layout,
+                    d_shape = *d_layout, alpha_value = scalar(alpha),
+                    beta_value = scalar(beta)]<class In, class Out, class A>(In, Out, A) {
+    const flasheva::simulator::Access access;
     flasheva::simulator::multiply_columns<In, Out, A>(
-        *operation, *algorithm, alpha, static_cast<const In*>(a), *a_layout, static_cast<const In*>(b),
-        *b_layout, beta, static_cast<const Out*>(c), static_cast<Out*>(d), *d_layout);
-    return CUBLAS_STATUS_SUCCESS;
+        what, how, alpha_value.bytes, static_cast<const In*>(a), a_shape, static_cast<const In*>(b), b_shape,
+        beta_value.bytes, static_cast<const Out*>(c), static_cast<Out*>(d), d_shape);
   };
-  if (a_layout->type == CUDA_R_64F) return run(double{}, double{}, double{});
-  if (a_layout->type == CUDA_R_32F) return run(float{}, float{}, float{});
-  const auto run_narrow = [&]<class T>(T) {
-    return d_layout->type == CUDA_R_32F ? run(T{}, float{}, float{}) : run(T{}, T{}, float{});
+  const cudaDataType_t in = a_layout->type, out = d_layout->type;
+  const auto run_narrow = [=]<class T>(T) {
+    return out == CUDA_R_32F ? run(T{}, float{}, float{}) : run(T{}, T{}, float{});
   };
-  return a_layout->type == CUDA_R_16F ? run_narrow(flasheva::f16{}) : run_narrow(flasheva::bf16{});
+  const cudaError_t given = enqueue(stream, [=] {
+    if (in == CUDA_R_64F) return run(double{}, double{}, double{});
+    if (in == CUDA_R_32F) return run(float{}, float{}, float{});
+    return in == CUDA_R_16F ? run_narrow(flasheva::f16{}) : run_narrow(flasheva::bf16{});
+  });
+  return given == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

@@ -1,5 +1,6 @@
 // The part of CUDA that the kernels use, for the simulator: qualifiers, coordinates, intrinsics and runtime
-// calls. Everything happens at once, so that streams and events are empty.
+// calls. Everything happens at once, so that streams and events are empty, but for what is captured into
+// graphs.
 #pragma once
 
 #include <math.h>
@@ -72,7 +73,9 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
-  cudaErrorNotReady = 600
+  cudaErrorNotReady = 600,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901
 };
 enum cudaMemcpyKind { cudaMemcpyDefault };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -94,11 +97,34 @@ inline const char* cudaGetErrorName(cudaError_t status) {
       return "cudaErrorInvalidConfiguration";
     case cudaErrorNotReady:
       return "cudaErrorNotReady";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
   }
   return "unknown";
 }
 inline const char* cudaGetErrorString(cudaError_t status) { return cudaGetErrorName(status); }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+// Of calls that a capture does not survive.
+inline cudaError_t unless_capturing() {
+  auto& capture = flasheva::simulator::capture;
+  capture.spoiled |= capture.active;
+  return capture.active ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+// Does what `stream` is given, or records it, with copies of all that it reads.
+template <class Work>
+cudaError_t enqueue(cudaStream_t stream, const Work& work) {
+  auto& capture = flasheva::simulator::capture;
+  if (!capture.active) {
+    work();
+    return cudaSuccess;
+  }
+  if (capture.stream != stream) return unless_capturing();
+  capture.work.push_back(work);
+  return cudaSuccess;
+}
 
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* gpu) {
@@ -115,17 +141,20 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  static std::uintptr_t streams = 0;
+  *stream = reinterpret_cast<cudaStream_t>(++streams);
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return unless_capturing(); }
 
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   *memory = flasheva::simulator::allocate(bytes);
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 inline cudaError_t cudaFree(void* memory) {
+  if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   flasheva::simulator::release(memory);
   return cudaSuccess;
 }
@@ -133,45 +162,91 @@ inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *free = *total = std::size_t{1} << 30;
   return cudaSuccess;
 }
-inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
-  std::memmove(flasheva::simulator::reachable(out), flasheva::simulator::reachable(in), bytes);
-  return cudaSuccess;
-}
+// Host memory that is not page-locked cannot be part of a graph.
+inline bool is_host_memory(const void* address) { return flasheva::simulator::reachable(address) == address; }
 inline cudaError_t cudaMemcpy2DAsync(void* out, std::size_t out_pitch, const void* in, std::size_t in_pitch,
-                                     std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t) {
+                                     std::size_t width, std::size_t height, cudaMemcpyKind,
+                                     cudaStream_t stream) {
   if (width > out_pitch || width > in_pitch) return cudaErrorInvalidValue;
-  auto* out_row = static_cast<std::byte*>(flasheva::simulator::reachable(out));
-  const auto* in_row = static_cast<const std::byte*>(flasheva::simulator::reachable(in));
-  for (std::size_t row = 0; row < height; ++row, out_row += out_pitch, in_row += in_pitch)
-    std::memcpy(out_row, in_row, width);
-  return cudaSuccess;
+  if ((is_host_memory(out) || is_host_memory(in)) && unless_capturing() != cudaSuccess)
+    return cudaErrorStreamCaptureUnsupported;
+  return enqueue(stream, [=] {
+    auto* out_row = static_cast<std::byte*>(flasheva::simulator::reachable(out));
+    const auto* in_row = static_cast<const std::byte*>(flasheva::simulator::reachable(in));
+    for (std::size_t row = 0; row < height; ++row, out_row += out_pitch, in_row += in_pitch)
+      std::memmove(out_row, in_row, width);
+  });
 }
-inline cudaError_t cudaMemsetAsync(void* out, int value, std::size_t bytes, cudaStream_t) {
-  std::memset(flasheva::simulator::reachable(out), value, bytes);
-  return cudaSuccess;
+inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind kind,
+                                   cudaStream_t stream) {
+  return cudaMemcpy2DAsync(out, bytes, in, bytes, bytes, 1, kind, stream);
+}
+inline cudaError_t cudaMemsetAsync(void* out, int value, std::size_t bytes, cudaStream_t stream) {
+  return enqueue(stream, [=] { std::memset(flasheva::simulator::reachable(out), value, bytes); });
 }
 
 // Times are made up, and never the same twice: what is measured must not show in results.
 struct SimulatedEvent;
 using cudaEvent_t = SimulatedEvent*;
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 enum { cudaEventDisableTiming = 2 };
 inline cudaError_t cudaEventCreate(cudaEvent_t*) { return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return cudaSuccess; }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventQuery(cudaEvent_t) { return unless_capturing(); }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return unless_capturing(); }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
   static std::uint32_t state = 1;
   state = state * 1664525u + 1013904223u;
   *milliseconds = 1.0f + static_cast<float>(state >> 8) * 0x1p-24f;
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
-  *status = cudaStreamCaptureStatusNone;
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  const auto& capture = flasheva::simulator::capture;
+  *status = capture.active && capture.stream == stream ? cudaStreamCaptureStatusActive
+                                                       : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+
+// --- graphs
+struct SimulatedGraph {
+  std::vector<std::function<void()>> work;
+};
+using cudaGraph_t = SimulatedGraph*;
+using cudaGraphExec_t = SimulatedGraph*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
+  flasheva::simulator::capture = {true, false, stream, {}};
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  auto& capture = flasheva::simulator::capture;
+  *graph = nullptr;
+  if (!capture.active || capture.stream != stream) return cudaErrorInvalidValue;
+  capture.active = false;
+  if (capture.spoiled) return cudaErrorStreamCaptureInvalidated;
+  *graph = new SimulatedGraph{std::move(capture.work)};
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launches, cudaGraph_t graph, unsigned long long) {
+  *launches = new SimulatedGraph(*graph);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t launches, cudaStream_t) {
+  if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
+  for (const auto& work : launches->work) work();
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t launches) {
+  delete launches;
   return cudaSuccess;
 }
 
@@ -189,11 +264,14 @@ cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
-  const auto &grid = config->gridDim, &block = config->blockDim;
+  const dim3 grid = config->gridDim, block = config->blockDim;
   constexpr std::size_t most_shared_bytes = 227 << 10;
   if (grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > most_shared_bytes)
     return cudaErrorInvalidConfiguration;
-  flasheva::simulator::run_grid({grid.x, grid.y, grid.z}, {block.x, block.y, block.z},
-                                config->dynamicSmemBytes, [&] { kernel(arguments...); });
-  return cudaSuccess;
+  const std::function<void()> thread = [=] { kernel(arguments...); };
+  const std::size_t shared_bytes = config->dynamicSmemBytes;
+  return enqueue(config->stream, [=] {
+    flasheva::simulator::run_grid({grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared_bytes,
+                                  thread);
+  });
 }

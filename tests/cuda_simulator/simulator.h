@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <type_traits>
+#include <vector>
 
 namespace flasheva::simulator {
 
@@ -74,5 +75,14 @@ struct Access {
   Access(const Access&) = delete;
   Access& operator=(const Access&) = delete;
 };
+
+// What a stream is given while it is captured, to be done when the graph is launched. What CUDA refuses
+// meanwhile spoils the capture.
+struct Capture {
+  bool active = false, spoiled = false;
+  const void* stream = nullptr;
+  std::vector<std::function<void()>> work;
+};
+inline Capture capture;
 
 }  // namespace flasheva::simulator

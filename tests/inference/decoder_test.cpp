@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <random>
 
+#include "kernels/timed_ops.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/test_ops.h"
@@ -132,6 +133,37 @@ TEST_P(DecoderTest, KeepsSequencesApart) {
       ASSERT_LE(row_error({row, row + V}, expected[content[place]], length[place]), bound) << "step " << step;
       ++length[place];
     }
+  }
+}
+
+// Where a step's operations are replayed: batches of several sizes, a place that another prompt takes, and a
+// long prompt in between, which wants more scratch memory.
+TEST_P(DecoderTest, ReplayedStepsGiveTheSameBits) {
+  constexpr std::int64_t T = 60;
+  TimedOps one_by_one(*ops_);  // never replays
+  Decoder replaying(folder(), *ops_, Precision::fp32, {3, T}),
+      plain(folder(), one_by_one, Precision::fp32, {3, T});
+  const std::int64_t V = plain.config().vocab_size;
+  const std::vector<std::int32_t> tokens = random_tokens(T, V, 4);
+  std::vector<std::int32_t> length{1, 6, 20};
+  const auto prefill = [&](std::size_t place) {
+    std::vector<float> logits(static_cast<std::size_t>(V)), expected = logits;
+    const auto prompt = std::span(tokens).first(static_cast<std::size_t>(length[place]));
+    replaying.prefill(logits, static_cast<std::int64_t>(place), prompt);
+    plain.prefill(expected, static_cast<std::int64_t>(place), prompt);
+    ASSERT_EQ(logits, expected);
+  };
+  for (std::size_t place = 0; place < 3; ++place) prefill(place);
+  for (std::size_t step = 0; step < 24; ++step) {
+    if (step == 12) length[1] = 40, prefill(1);
+    std::vector<NextToken> next;
+    for (std::size_t place = step / 4 % 3; place < 3; ++place, ++length[place - 1])
+      next.push_back(
+          {static_cast<std::int32_t>(place), length[place], tokens[static_cast<std::size_t>(length[place])]});
+    std::vector<float> logits(next.size() * static_cast<std::size_t>(V)), expected = logits;
+    replaying.decode(logits, next);
+    plain.decode(expected, next);
+    ASSERT_EQ(logits, expected) << "step " << step;
   }
 }
 

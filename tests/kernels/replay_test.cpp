@@ -1,0 +1,77 @@
+// Operations that are recorded and replayed against the same operations called one by one.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/support/device_tensors.h"
+#include "tests/support/test_ops.h"
+
+namespace flasheva {
+namespace {
+
+bool same_bits(TestTensor a, TestTensor b) {
+  const Tensor x = a, y = b;
+  return x.bytes() == y.bytes() && std::memcmp(x.data, y.data, x.bytes()) == 0;
+}
+
+constexpr std::int64_t rows = 300, width = 24;
+
+// sums += column sums of gelu(x weight^T + bias): a product, a kernel, and one with scratch memory.
+class ReplayTest : public testing::Test {
+ protected:
+  DeviceTensor random(Shape shape) {
+    TestTensor values = TestTensor::random(DType::f32, shape, generator_);
+    return DeviceTensor(*ops_, values.view());
+  }
+  void run(const Tensor& sums) {
+    ops_->linear_forward(hidden_, x_, weight_, bias_);
+    ops_->gelu_forward(out_, hidden_);
+    ops_->linear_backward_weight({}, sums, out_, x_);
+  }
+  // The sums for another x, replayed and not.
+  void expect_the_same_bits() {
+    TestTensor values = TestTensor::random(DType::f32, {rows, width}, generator_);
+    ops_->copy(x_, values);
+    for (const Tensor& sums : {Tensor(replayed_), Tensor(plain_)}) ops_->zero(sums);
+    ops_->replay(graph_, [&] { run(replayed_); });
+    run(plain_);
+    EXPECT_TRUE(same_bits(copy_of(*ops_, replayed_), copy_of(*ops_, plain_)));
+  }
+
+  std::mt19937_64 generator_{7};
+  std::unique_ptr<Ops> ops_ = make_device_ops();
+  DeviceTensor x_ = random({rows, width}), weight_ = random({width, width}), bias_ = random({width});
+  DeviceTensor hidden_ = random({rows, width}), out_ = random({rows, width});
+  DeviceTensor replayed_ = random({width}), plain_ = random({width});
+  std::unique_ptr<OperationGraph> graph_;
+};
+
+TEST_F(ReplayTest, GivesWhatTheCallsGive) {
+  for (int i = 0; i < 5; ++i) expect_the_same_bits();
+}
+
+// What is recorded must not write to scratch memory that has been given back.
+TEST_F(ReplayTest, KnowsThatScratchMemoryHasGrown) {
+  for (int i = 0; i < 3; ++i) expect_the_same_bits();
+  const DeviceTensor wide = random({rows, 40 * width}), sums = random({40 * width});
+  ops_->linear_backward_weight({}, sums, wide, wide);
+  const DeviceTensor other = random({width}), another = random({rows, width});
+  const TestTensor before = copy_of(*ops_, other), before_too = copy_of(*ops_, another);
+  for (int i = 0; i < 3; ++i) expect_the_same_bits();
+  EXPECT_TRUE(same_bits(copy_of(*ops_, other), before));
+  EXPECT_TRUE(same_bits(copy_of(*ops_, another), before_too));
+}
+
+TEST_F(ReplayTest, RefusesOperationsThatWait) {
+  std::unique_ptr<OperationGraph> waiting;
+  const auto replay = [&] { ops_->replay(waiting, [&] { ops_->sum_of_squares(x_); }); };
+  replay();
+  if (ops_->device() == Device::cpu)
+    EXPECT_NO_THROW(replay());
+  else
+    EXPECT_THROW(replay(), std::runtime_error);
+  for (int i = 0; i < 3; ++i) expect_the_same_bits();  // nothing is spoiled
+}
+
+}  // namespace
+}  // namespace flasheva
