@@ -86,8 +86,9 @@ struct AdapterTile {
 
 // x W^T, or x W, of the rows x; all threads of the block take part. The weight (d, d) goes through shared
 // memory `slice` rows of the inner dimension at a time.
+// A call of its own: copies of it take the compiler long.
 template <bool transposed, class Tile, class T>
-__device__ typename Tile::Rows multiply(const Tile& tile, const typename Tile::Rows& x, const T* weight) {
+[[gnu::noinline]] __device__ typename Tile::Rows multiply(Tile tile, typename Tile::Rows x, const T* weight) {
   using A = typename Tile::A;
   constexpr int slice = Tile::slice, width = Tile::width, columns = Tile::columns;
   tile.share(x);

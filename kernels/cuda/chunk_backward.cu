@@ -169,13 +169,14 @@ __device__ void merge_tokens(const ChunkTile<L>& tile, const Numbers<L>& numbers
     TokenGradients<L> token{};
     if (there) token = token_backward(tile, numbers, x, place, i, m, P);
     const int half = there ? x.rotary.half : 0;
-    token.dq = tile.turned(token.dq, x.rotary, place.position + m, half, -1);
-    token.dk = tile.turned(token.dk, x.rotary, place.position + m, half, -1);
-    if (!there) continue;
     T* fused = x.fused + place.fused + m * place.fused_stride;
-    store_slice<L>(fused, token.dq, d);
-    store_slice<L>(fused + d, token.dk, d);
-    store_slice<L>(fused + 2 * d, token.dv, d);
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part) {  // dq, dk
+      const Slice<L> row =
+          tile.turned(part == 0 ? token.dq : token.dk, x.rotary, place.position + m, half, -1);
+      if (there) store_slice<L>(fused + part * d, row, d);
+    }
+    if (there) store_slice<L>(fused + 2 * d, token.dv, d);
   }
 }
 

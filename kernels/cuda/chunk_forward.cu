@@ -26,19 +26,19 @@ __device__ void split_token(const ChunkTile<L>& tile, const Forward<T>& x, const
   const int d = tile.d, half = there ? x.rotary.half : 0;
   const std::int64_t t = place.position + m;
   const T* fused = x.fused + place.fused + m * place.fused_stride;
-  Slice<L> value{};
-  if (there) {
-    query = load_slice<L>(fused, d);
-    key = load_slice<L>(fused + d, d);
-    value = load_slice<L>(fused + 2 * d, d);
-  }
-  query = as_stored(tile.turned(query, x.rotary, t, half, 1));
-  key = as_stored(tile.turned(key, x.rotary, t, half, 1));
-  if (!there) return;
   const std::int64_t at = place.keys + static_cast<std::int64_t>(m) * d;
-  store_slice<L>(x.q + at, query, d);
-  store_slice<L>(x.k + at, key, d);
-  store_slice<L>(x.v + at, value, d);
+#pragma unroll 1
+  for (int part = 0; part < 2; ++part) {  // q, k
+    Slice<L> row{};
+    if (there) row = load_slice<L>(fused + part * d, d);
+    row = as_stored(tile.turned(row, x.rotary, t, half, 1));
+    if (there) store_slice<L>((part == 0 ? x.q : x.k) + at, row, d);
+    if (part == 0)
+      query = row;
+    else
+      key = row;
+  }
+  if (there) store_slice<L>(x.v + at, load_slice<L>(fused + 2 * d, d), d);
 }
 
 template <class L, class T = typename L::T>

@@ -151,7 +151,8 @@ __device__ inline Slice<L> as_stored(Slice<L> x) {
 
 // weights (P) = softmax(mu . k_m)
 template <class L>
-__device__ void weigh_keys(typename L::A* weights, const Slice<L>& mu, const typename L::T* k, int P, int d) {
+[[gnu::noinline]] __device__ void weigh_keys(typename L::A* weights, Slice<L> mu, const typename L::T* k,
+                                             int P, int d) {
   weigh_rows<L>(weights, k, P, d, [&](const Slice<L>& row, int) { return dot(mu, row); });
   softmax(weights, P, typename L::A{1});
 }
