@@ -25,17 +25,15 @@ struct RowLayout {
 };
 
 // Calls body(layout) with the layout for rows of d <= 256 elements of T; `vectorised` where every one is
-// aligned to 16 bytes. float64 and wide rows of float32 go element by element. Few of them: each takes the
-// compiler a while.
+// aligned to 16 bytes. float64 and rows above 128 elements (64 of float32) go element by element. Few of
+// them: each takes the compiler a while.
 template <class T, class Body>
 void dispatch_layout(int d, bool vectorised, const Body& body) {
   if constexpr (sizeof(T) < sizeof(double)) {
     constexpr int width = vector_width<T>;
     if (vectorised && d <= 64) return body(RowLayout<T, width, 64 / width, 1>{});
-    if constexpr (width == 8) {
+    if constexpr (width == 8)
       if (vectorised && d <= 128) return body(RowLayout<T, width, 16, 1>{});
-      if (vectorised) return body(RowLayout<T, width, 32, 1>{});
-    }
   }
   return body(RowLayout<T, 1, 32, 8>{});
 }
