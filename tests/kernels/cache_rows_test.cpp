@@ -31,9 +31,10 @@ void copy_rows(TestTensor& to, std::int64_t to_row, const TestTensor& from, std:
 
 class CacheRowsTest : public testing::TestWithParam<RowsCase> {
  protected:
-  CacheRowsTest() {
-    std::mt19937_64 generator(1);
+  void SetUp() override {
     const auto [dtype, d, half, chunked, adapter] = GetParam();
+    if (dtype == DType::f64) FLASHEVA_NEEDS_FLOAT64();
+    std::mt19937_64 generator(1);
     qkv_ = TestTensor::random(dtype, {S, T, 3 * H * d}, generator);
     if (half > 0)
       for (TestTensor* x : {&cosine_, &sine_})
@@ -140,7 +141,6 @@ class CacheRowsTest : public testing::TestWithParam<RowsCase> {
 };
 
 TEST_P(CacheRowsTest, AreThoseOfWholeSequences) {
-  if (GetParam().dtype == DType::f64) FLASHEVA_NEEDS_FLOAT64();
   constexpr std::int64_t segment = 15;
   std::vector<std::int64_t> next = prompt_lengths;
   for (std::int64_t s = 0; s < S; ++s) {
