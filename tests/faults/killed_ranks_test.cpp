@@ -41,8 +41,8 @@ class KilledRanks : public testing::Test {
     return {"train",
             space.at("tune.yaml"),
             "run.output=" + space.at(output),
-            "phases.0.steps=300",
-            "phases.1.steps=300",
+            "phases.0.steps=150",
+            "phases.1.steps=150",
             fmt::format("checkpoint.every={}", interval)};
   }
   std::string model(const std::string& output) const {
