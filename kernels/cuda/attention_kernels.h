@@ -3,6 +3,8 @@
 // built.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/attention_problem.cuh"
 
 namespace flasheva::attention {
@@ -41,7 +43,7 @@ struct Kernels {
                              const Segments& segments, std::int64_t heads);
 };
 
-// bfloat16 and float16 for head dimensions up to D, one of 64, 80, 128, 256.
+// bfloat16 and float16 for head dimensions up to D, one of 64, 80 (bfloat16 alone), 128, 256.
 template <class T, int D>
 struct MmaKernels {
   static void forward(cudaStream_t stream, T* out, float* log_sum_exp, const Operands<T>& in,
@@ -54,12 +56,13 @@ struct MmaKernels {
                            const Segments& segments, std::int64_t heads);
 };
 
-// Calls body(MmaKernels<T, D>{}): the head dimensions of Pythia; others are padded to the next in shared
-// memory.
+// Calls body(MmaKernels<T, D>{}): the head dimensions of Pythia, float16 without 80, as each takes the
+// compiler a while; others are padded to the next in shared memory.
 template <class T, class Body>
 void with_mma_kernels(int head_dim, const Body& body) {
   if (head_dim <= 64) return body(MmaKernels<T, 64>{});
-  if (head_dim <= 80) return body(MmaKernels<T, 80>{});
+  if constexpr (std::is_same_v<T, bf16>)
+    if (head_dim <= 80) return body(MmaKernels<T, 80>{});
   if (head_dim <= 128) return body(MmaKernels<T, 128>{});
   return body(MmaKernels<T, 256>{});
 }

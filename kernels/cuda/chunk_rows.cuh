@@ -2,6 +2,8 @@
 // softmax over P numbers in shared memory.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/warp.cuh"
 
@@ -25,11 +27,11 @@ struct RowLayout {
 };
 
 // Calls body(layout) with the layout for rows of d <= 256 elements of T; `vectorised` where every one is
-// aligned to 16 bytes. float64 and rows above 128 elements (64 of float32) go element by element. Few of
-// them: each takes the compiler a while.
+// aligned to 16 bytes. float64, float16 and rows above 128 elements (64 of float32) go element by element.
+// Few of them: each takes the compiler a while.
 template <class T, class Body>
 void dispatch_layout(int d, bool vectorised, const Body& body) {
-  if constexpr (sizeof(T) < sizeof(double)) {
+  if constexpr (std::is_same_v<T, float> || std::is_same_v<T, bf16>) {
     constexpr int width = vector_width<T>;
     if (vectorised && d <= 64) return body(RowLayout<T, width, 64 / width, 1>{});
     if constexpr (width == 8)

@@ -86,7 +86,7 @@ class KilledRanks : public testing::Test {
 
 TEST_F(KilledRanks, GoOnToTheSameBits) {
   const char* wanted = std::getenv("FLASHEVA_TRIALS");
-  const int trials = wanted != nullptr ? std::atoi(wanted) : 8;
+  const int trials = wanted != nullptr ? std::atoi(wanted) : 5;
   std::mt19937 random(1);
   int killed = 0, finished = 0;
   while (killed < trials) {
