@@ -75,10 +75,8 @@ scripts/install_dependencies.sh
 scripts/install_dependencies.sh --python-tests >build/python-install.log 2>&1 & python_install=$!
 python_installed() { wait "$python_install" || { tail -n 20 build/python-install.log >&2; exit 1; }; }
 
-# Everything is tested as it is built for use, and what takes bytes from outside with sanitizers: compiling is half of
-# the time. --long tests everything in both builds.
-with_sanitizers=(-DFLASHEVA_TESTS="core;config;io" chosen_tests)
-$long && with_sanitizers=(-DFLASHEVA_PROGRAM=ON)
+# Everything is tested as it is built for use, and what takes bytes from outside with sanitizers, in the build of the
+# fuzz targets: compiling is half of the time. --long tests everything with sanitizers.
 as_built="core;kernels;distributed;model;training;inference;evaluation;commands;python;faults"
 $long && as_built=""
 
@@ -90,10 +88,11 @@ part "Python tests" run_python_tests
 if $long; then
   part "faults" env FLASHEVA_TRIALS=1000 FLASHEVA_EVERY_CALL=1 build/release/tests/faults/test_faults
   part "tokenizer" .venv/bin/python tests/python/tokenizer_parity.py --long
+  part "build with sanitizers" scripts/build.sh asan -DFLASHEVA_PROGRAM=ON
+  part "tests with sanitizers" run_tests asan
 fi
-part "build with sanitizers" scripts/build.sh asan "${with_sanitizers[@]}"
-part "tests with sanitizers" run_tests asan
-part "build fuzz targets" scripts/build.sh fuzz fuzz_safetensors fuzz_config fuzz_tokenizer fuzz_megatron
+part "build fuzz targets" scripts/build.sh fuzz chosen_tests fuzz_safetensors fuzz_config fuzz_tokenizer fuzz_megatron
+part "tests of input with sanitizers" run_tests fuzz
 part "fuzz safetensors, config" fuzz_both safetensors config
 part "fuzz tokenizer, megatron" fuzz_both tokenizer megatron
 echo "all passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
