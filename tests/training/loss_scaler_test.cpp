@@ -87,8 +87,7 @@ TEST(LossScaler, GoesOnFromItsState) {
   EXPECT_EQ(parts.scale(), whole.scale());
 }
 
-// --- whole runs
-// --------------------------------------------------------------------------------------------------
+// --- whole runs --------------------------------------------------------------------------------
 
 // The fixture's batches have 96 targets: gradients of logits reach scale / 96, which float16 holds up to a
 // scale of 2^22.
