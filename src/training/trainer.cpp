@@ -96,9 +96,8 @@ std::string Trainer::advice_on_memory(std::size_t taken) const {
   const std::size_t rebuilt = plan_of_largest_phase(rebuilding).bytes();
   const bool could_shard = communicator_.size() > 1 && !config_.distributed.shard_gradients;
   return fmt::format(
-      "lower batch.micro or data.sequence_length{}, or set a phase's precision to bf16 or fp16{} (`flasheva "
-      "plan` "
-      "shows what is taken)",
+      "lower batch.micro or data.sequence_length{}, or set a phase's precision to bf16 or fp16{} "
+      "(`flasheva plan` shows what is taken)",
       rebuilt < taken ? fmt::format(", set batch.recompute to block ({} in all)", format_bytes(rebuilt)) : "",
       could_shard ? " or distributed.shard_gradients to true" : "");
 }
