@@ -87,6 +87,8 @@ part "tests" run_tests release
 part "Python tests" run_python_tests
 if $long; then
   part "faults" env FLASHEVA_TRIALS=1000 FLASHEVA_EVERY_CALL=1 build/release/tests/faults/test_faults
+  part "damaged checkpoints" env FLASHEVA_TRIALS=10000 build/release/tests/io/test_io_models \
+    --gtest_filter='Checkpoints.*'
   part "tokenizer" .venv/bin/python tests/python/tokenizer_parity.py --long
   part "build with sanitizers" scripts/build.sh asan -DFLASHEVA_PROGRAM=ON
   part "tests with sanitizers" run_tests asan

@@ -31,11 +31,14 @@ CheckpointSaver::CheckpointSaver(std::filesystem::path checkpoints, std::int64_t
                                  Communicator& communicator)
     : checkpoints_(std::move(checkpoints)), keep_(keep), communicator_(communicator) {}
 
-void CheckpointSaver::start(std::int64_t step, std::uintmax_t bytes, Write write) {
+void CheckpointSaver::begin(std::int64_t step, std::uintmax_t bytes) {
   writer_.emplace(checkpoints_, step);
   succeed_together(communicator_, [&] {
     if (communicator_.rank() == 0) writer_->begin(bytes);
   });
+}
+
+void CheckpointSaver::start(Write write) {
   stage_ = Stage::writing;
   moments_.reset();
   in_background([this, write = std::move(write)] { moments_ = write(*writer_); });

@@ -24,9 +24,11 @@ class CheckpointSaver {
   // What a rank writes, beside the steps, and which file of moments that is, if any. What it reads must stay
   // as it is until another one is started, or none is under way.
   using Write = std::function<std::optional<CheckpointFile>(CheckpointWriter&)>;
-  // Starts the checkpoint of `step`, about `bytes` large; none may be under way. SharedError{disk} where
-  // there is no room for it.
-  void start(std::int64_t step, std::uintmax_t bytes, Write write);
+  // Makes ready for the checkpoint of `step`, about `bytes` large; none may be under way. SharedError{disk}
+  // where there is no room for it.
+  void begin(std::int64_t step, std::uintmax_t bytes);
+  // Starts to write it.
+  void start(Write write);
 
   // Whether this rank's thread works.
   bool busy() const { return !background_.idle(); }

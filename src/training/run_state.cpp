@@ -210,11 +210,11 @@ void RunState::load_moments() {
 // Every rank that has moments of its own writes them.
 void RunState::save() {
   saver_.finish();
+  saver_.begin(progress.step, checkpoint_bytes());
   const int rank = communicator_.rank(), parts = trainer_.optimizer().sharded() ? communicator_.size() : 1;
   const Snapshot& snapshot = trainer_.take_snapshot();
   const nlohmann::json state = writes_ ? checkpoint_state() : nlohmann::json();
   saver_.start(
-      progress.step, checkpoint_bytes(),
       [this, &snapshot, state, rank, parts](CheckpointWriter& writer) -> std::optional<CheckpointFile> {
         if (writes_) writer.write_model(snapshot.masters(), state, model_config_, tokenizer_folder_);
         if (rank >= parts) return std::nullopt;

@@ -1,11 +1,8 @@
-// Runs of the program that are stopped, killed, or left without room on the disk, and then go on: the model
-// at the end is that of the uninterrupted run, bit for bit.
+// Runs of the program that are stopped or killed, and then go on: the model at the end is that of the
+// uninterrupted run, bit for bit.
 #include <gtest/gtest.h>
-#include <sys/mount.h>
 
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <random>
 #include <thread>
 
@@ -33,6 +30,8 @@ class Interruption : public testing::Test {
   static Arguments command(const std::string& output) {
     return {"train", space->at("tune.yaml"), "run.output=" + space->at(output)};
   }
+
+  static Result stopped_after_two_steps(const std::string& output, int signal);
 
   static void expect_as_reference(const std::string& output) {
     const auto model = [&](const std::string& run) {
@@ -80,13 +79,26 @@ TEST_F(Interruption, KilledAtRandomMoments) {
   RecordProperty("checkpoints_left_half_written", half_written);
 }
 
+// On a busy machine the run may be over before this process notices that it has begun: then once more.
+Result Interruption::stopped_after_two_steps(const std::string& output, int signal) {
+  Arguments keep_all = command(output);
+  keep_all.push_back("checkpoint.keep=100");
+  Result result;
+  for (int attempts = 0; attempts < 20 && result.code == 0; ++attempts) {
+    fs::remove_all(space->folder / output);
+    Program program(keep_all);
+    const fs::path second = space->folder / output / "checkpoints/step-000000002";
+    while (!fs::exists(second) && program.runs()) sleep_seconds(0.001);
+    program.signal(signal);
+    result = program.wait();
+  }
+  return result;
+}
+
 TEST_F(Interruption, SignalsSaveACheckpointAndExitWith7) {
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
     const std::string output = "signal-" + std::to_string(signal);
-    Program program(command(output));
-    while (!fs::exists(space->folder / output / "checkpoints/step-000000002")) sleep_seconds(0.001);
-    program.signal(signal);
-    const Result result = program.wait();
+    const Result result = stopped_after_two_steps(output, signal);
     EXPECT_EQ(result.code, static_cast<int>(ExitCode::preempted));
     EXPECT_THAT(result.err,
                 HasSubstr("\nflasheva: stopped by a signal, checkpoint saved; the same command goes on"));
@@ -94,71 +106,6 @@ TEST_F(Interruption, SignalsSaveACheckpointAndExitWith7) {
     expect_done(command(output));
     expect_as_reference(output);
   }
-}
-
-// A file system of a few megabytes, gone with the test.
-class SmallDisk {
- public:
-  SmallDisk(const fs::path& folder, const char* size) : folder_(folder) {
-    fs::create_directories(folder);
-    mounted_ =
-        ::mount("flasheva-test", folder.c_str(), "tmpfs", 0, fmt::format("size={}", size).c_str()) == 0;
-    reason_ = std::strerror(errno);
-  }
-  ~SmallDisk() {
-    if (mounted_) ::umount2(folder_.c_str(), MNT_DETACH);
-  }
-  void resize(const char* size) const {
-    ASSERT_EQ(
-        ::mount("flasheva-test", folder_.c_str(), "tmpfs", MS_REMOUNT, fmt::format("size={}", size).c_str()),
-        0);
-  }
-  bool mounted() const { return mounted_; }
-  const std::string& reason() const { return reason_; }
-
- private:
-  fs::path folder_;
-  bool mounted_ = false;
-  std::string reason_;
-};
-
-TEST_F(Interruption, AFullDiskLeavesTheEarlierCheckpointAndTheRunGoesOnWithSpace) {
-  const SmallDisk disk(space->folder / "disk", "3500k");
-  if (!disk.mounted()) GTEST_SKIP() << "cannot mount a small file system: " << disk.reason();
-  Arguments keep_all = command("disk/run");
-  keep_all.push_back("checkpoint.keep=100");
-  const Result result = flasheva(keep_all);
-  EXPECT_EQ(result.code, static_cast<int>(ExitCode::disk)) << result.err;
-  EXPECT_THAT(result.err, HasSubstr("\nflasheva: "));
-  EXPECT_THAT(result.err, HasSubstr("free some space and start again\n"));
-  const std::size_t done = space->column("disk/run", "loss").size();
-  EXPECT_GE(done, 2u);
-  EXPECT_LT(done, 12u);
-
-  disk.resize("20m");
-  const Result rest = flasheva(keep_all);
-  EXPECT_EQ(rest.code, 0) << rest.err;
-  EXPECT_THAT(rest.err, HasSubstr(fmt::format("going on from {}/step-{:09}\n",
-                                              space->at("disk/run/checkpoints"), done - 1)));
-  EXPECT_THAT(rest.err, testing::Not(HasSubstr("warning")));
-  expect_as_reference("disk/run");
-}
-
-TEST_F(Interruption, AFullDiskEndsEveryCommandThatWrites) {
-  const SmallDisk disk(space->folder / "full", "64k");
-  if (!disk.mounted()) GTEST_SKIP() << "cannot mount a small file system: " << disk.reason();
-  const std::string model = space->at("reference/model"), part = "No space left on device";
-  space->logits(model, std::vector<std::int32_t>(100, 1));  // leaves tokens.safetensors; 100 KB of logits
-  expect_failure(
-      {"logits", model, "--tokens", space->at("tokens.safetensors"), "--output", space->at("full/l")},
-      ExitCode::disk, part);
-  fs::remove(space->folder / "full/l");
-  expect_failure({"convert", model, space->at("full/model")}, ExitCode::disk, part);
-  EXPECT_FALSE(fs::exists(space->folder / "full/model"));
-  write_text(space->folder / "long.txt", some_text(100000));
-  expect_failure({"data", "prepare", "--input", space->at("long.txt"), "--output", space->at("full/t.h5")},
-                 ExitCode::disk, part);
-  EXPECT_FALSE(fs::exists(space->folder / "full/t.h5"));
 }
 
 }  // namespace

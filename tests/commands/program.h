@@ -64,6 +64,12 @@ class Program {
 
   void signal(int number) const { ::kill(process_, number); }
   pid_t process() const { return process_; }
+  // Whether it has not ended yet.
+  bool runs() const {
+    siginfo_t ended{};
+    return ::waitid(P_PID, static_cast<id_t>(process_), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           ended.si_pid == 0;
+  }
 
   Result wait() {
     int status = 0;

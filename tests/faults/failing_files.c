@@ -1,6 +1,6 @@
 // Preloaded into a program, makes one call that changes files fail: the FAIL_AT-th write, fsync or rename below the
 // folder FAIL_UNDER, with error number FAIL_WITH. Touches the file FAIL_TOLD when it does. With SLOW_UNDER, every fsync
-// below that folder takes 0.1 s longer.
+// below that folder takes 0.1 s longer. With FULL_UNDER, there is room for FULL_AFTER bytes below that folder.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,12 +10,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
+
+// Whether a path is below the folder that an environment variable names.
+static int is_below(const char* variable, const char* path) {
+  const char* folder = getenv(variable);
+  return folder != NULL && strncmp(path, folder, strlen(folder)) == 0;
+}
 
 static int fails(const char* path) {
   static atomic_int calls;
-  const char* under = getenv("FAIL_UNDER");
-  if (under == NULL || strncmp(path, under, strlen(under)) != 0) return 0;
+  if (!is_below("FAIL_UNDER", path)) return 0;
   if (atomic_fetch_add(&calls, 1) + 1 != atoi(getenv("FAIL_AT"))) return 0;
   close(open(getenv("FAIL_TOLD"), O_WRONLY | O_CREAT, 0666));
   errno = atoi(getenv("FAIL_WITH"));
@@ -36,20 +42,37 @@ static int fails_at(int descriptor) {
   return fails(path_of(descriptor, path));
 }
 
-ssize_t write(int descriptor, const void* data, size_t bytes) {
-  ssize_t (*original)(int, const void*, size_t) = dlsym(RTLD_NEXT, "write");
-  return fails_at(descriptor) ? -1 : original(descriptor, data, bytes);
+static int stands_below(const char* variable, int descriptor) {
+  char path[PATH_MAX + 1];
+  return getenv(variable) != NULL && is_below(variable, path_of(descriptor, path));
 }
 
-static void slow_down(int descriptor) {
-  const char* under = getenv("SLOW_UNDER");
-  char path[PATH_MAX + 1];
-  if (under != NULL && strncmp(path_of(descriptor, path), under, strlen(under)) == 0) usleep(100000);
+static atomic_long bytes_taken;  // below FULL_UNDER
+static long bytes_left(void) { return atol(getenv("FULL_AFTER")) - bytes_taken; }
+
+ssize_t write(int descriptor, const void* data, size_t bytes) {
+  ssize_t (*original)(int, const void*, size_t) = dlsym(RTLD_NEXT, "write");
+  if (fails_at(descriptor)) return -1;
+  if (!stands_below("FULL_UNDER", descriptor)) return original(descriptor, data, bytes);
+  if ((long)bytes > bytes_left()) {
+    errno = ENOSPC;
+    return -1;
+  }
+  bytes_taken += (long)bytes;
+  return original(descriptor, data, bytes);
+}
+
+int statvfs(const char* path, struct statvfs* space) {
+  int (*original)(const char*, struct statvfs*) = dlsym(RTLD_NEXT, "statvfs");
+  const int status = original(path, space);
+  if (status == 0 && is_below("FULL_UNDER", path))
+    space->f_bfree = space->f_bavail = (fsblkcnt_t)bytes_left() / space->f_frsize;
+  return status;
 }
 
 int fsync(int descriptor) {
   int (*original)(int) = dlsym(RTLD_NEXT, "fsync");
-  slow_down(descriptor);
+  if (stands_below("SLOW_UNDER", descriptor)) usleep(100000);
   return fails_at(descriptor) ? -1 : original(descriptor);
 }
 

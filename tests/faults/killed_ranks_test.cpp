@@ -12,13 +12,14 @@
 
 #include "tests/commands/ranks.h"
 #include "tests/commands/workspace.h"
+#include "tests/support/trials.h"
 
 namespace flasheva {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int most_ranks = 4, interval = 25;  // steps between checkpoints
+constexpr int most_ranks = 4, steps = 300, interval = 25;  // steps between checkpoints
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -41,8 +42,8 @@ class KilledRanks : public testing::Test {
     return {"train",
             space.at("tune.yaml"),
             "run.output=" + space.at(output),
-            "phases.0.steps=150",
-            "phases.1.steps=150",
+            fmt::format("phases.0.steps={}", steps / 2),
+            fmt::format("phases.1.steps={}", steps / 2),
             fmt::format("checkpoint.every={}", interval)};
   }
   std::string model(const std::string& output) const {
@@ -57,22 +58,41 @@ class KilledRanks : public testing::Test {
     return newest;
   }
 
+  // What the rest of the run would take.
+  double seconds_left(int ranks) const {
+    return run_seconds.at(ranks) * (1 - static_cast<double>(newest_checkpoint()) / steps);
+  }
+  // Waits until all ranks have started.
+  std::vector<pid_t> processes_of(int ranks) const {
+    std::vector<pid_t> processes(static_cast<std::size_t>(ranks), 0);
+    const double deadline = seconds_now() + 30;
+    for (int rank = 0; rank < ranks && seconds_now() < deadline;) {
+      pid_t& process = processes[static_cast<std::size_t>(rank)];
+      process = process_of_rank(space.at("run"), rank);
+      if (process > 0)
+        ++rank;
+      else
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return processes;
+  }
+
   // Kills one rank; false if the run had ended before.
   bool kill_one(int ranks, int victim, double after_seconds) {
     Program program(command("run"), rank_environment, mpirun(ranks));
+    const std::vector<pid_t> processes = processes_of(ranks);
     std::this_thread::sleep_for(std::chrono::duration<double>(after_seconds));
-    std::vector<pid_t> processes;
-    for (int rank = 0; rank < ranks; ++rank) processes.push_back(process_of_rank(space.at("run"), rank));
     const pid_t process = processes[static_cast<std::size_t>(victim)];
+    EXPECT_GT(process, 0);
     if (process > 0) ::kill(process, SIGKILL);
     const double killed = seconds_now();
     const Result result = program.wait();
-    if (process == 0 || result.code == 0) return false;
+    if (result.code == 0) return false;
     slowest_exit = std::max(slowest_exit, seconds_now() - killed);
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
     for (const pid_t other : processes) orphans += other > 0 && is_alive(other);
-    const std::vector<double> steps = space.column("run", "run_step");
-    const int reached = steps.empty() ? 0 : static_cast<int>(steps.back());
+    const std::vector<double> logged = space.column("run", "run_step");
+    const int reached = logged.empty() ? 0 : static_cast<int>(logged.back());
     most_lost = std::max(most_lost, reached - newest_checkpoint());
     return true;
   }
@@ -85,16 +105,16 @@ class KilledRanks : public testing::Test {
 };
 
 TEST_F(KilledRanks, GoOnToTheSameBits) {
-  const char* wanted = std::getenv("FLASHEVA_TRIALS");
-  const int trials = wanted != nullptr ? std::atoi(wanted) : 5;
+  const int wanted = trials(20);
   std::mt19937 random(1);
   int killed = 0, finished = 0;
-  while (killed < trials) {
+  while (killed < wanted) {
     const int ranks = std::uniform_int_distribution(1, most_ranks)(random);
-    std::uniform_real_distribution<double> moment(0, run_seconds[ranks]);
-    const int kills = std::uniform_int_distribution(1, 3)(random);
-    for (int i = 0; i < kills; ++i)
-      killed += kill_one(ranks, std::uniform_int_distribution(0, ranks - 1)(random), moment(random));
+    const int kills = std::uniform_int_distribution(1, 8)(random);
+    for (int i = 0; i < kills; ++i) {
+      const double moment = std::uniform_real_distribution<double>(0, seconds_left(ranks))(random);
+      killed += kill_one(ranks, std::uniform_int_distribution(0, ranks - 1)(random), moment);
+    }
     const Result rest = Program(command("run"), rank_environment, mpirun(ranks)).wait();
     ASSERT_EQ(rest.code, 0) << rest.err;
     EXPECT_TRUE(model("run") == reference[ranks]) << ranks << " ranks";

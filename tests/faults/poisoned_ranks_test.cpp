@@ -2,11 +2,11 @@
 // any rank, a weight that differs ends the run and names the rank. FLASHEVA_TRIALS sets how often.
 #include <gmock/gmock.h>
 
-#include <cstdlib>
 #include <random>
 
 #include "src/model/parameters.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/trials.h"
 #include "tests/training/poisoned_ops.h"
 #include "tests/training/ranks.h"
 
@@ -20,10 +20,7 @@ using testing::HasSubstr;
 
 constexpr int layers = 3, steps = 8, sequences = 4, weights_a_layer = 4;
 
-int trials() {
-  const char* wanted = std::getenv("FLASHEVA_TRIALS");
-  return wanted != nullptr ? std::atoi(wanted) : 6;
-}
+constexpr int usual = 6;
 
 // The same on every rank.
 class Choices {
@@ -76,7 +73,7 @@ std::map<std::string, std::string> tensors_after(const TrainingRun& run, int ste
 
 TEST(PoisonedRanks, AValueThatIsNotFiniteChangesNothingAnywhereAndIsNamed) {
   Choices choices;
-  for (int trial = 0; trial < trials(); ++trial) {
+  for (int trial = 0; trial < trials(usual); ++trial) {
     const char* sharing =
         choices.among({"{}", "{shard_optimizer: true}", "{shard_gradients: true}", "{reduce_dtype: bf16}",
                        "{shard_gradients: true, reduce_dtype: bf16}"});
@@ -136,7 +133,7 @@ TEST(PoisonedRanks, AFlippedBitOfAWeightEndsTheRunAndNamesTheRank) {
   const ModelConfig model = resolve_model(TrainingRun().config());
   const int tensors = static_cast<int>(ParameterTable(model).all().size());
   Choices choices;
-  for (int trial = 0; trial < trials(); ++trial) {
+  for (int trial = 0; trial < trials(usual); ++trial) {
     const int victim = choices.below(ranks->size()), step = 1 + choices.below(steps - 2),
               every = 1 + choices.below(3);
     const int tensor = choices.below(tensors),

@@ -1,4 +1,5 @@
 // Checkpoints: what is written comes back, and nothing that is not what was written is ever believed.
+// FLASHEVA_TRIALS sets how many bits are flipped and how many files are cut.
 #include "src/io/checkpoint.h"
 
 #include <gtest/gtest.h>
@@ -6,11 +7,13 @@
 #include <numeric>
 #include <random>
 #include <set>
+#include <utility>
 
 #include "src/io/model_folder.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/trials.h"
 
 namespace flasheva {
 namespace {
@@ -40,6 +43,13 @@ class Checkpoints : public testing::Test {
     std::set<std::string> names;
     for (const auto& entry : fs::directory_iterator(in)) names.insert(entry.path().filename().string());
     return names;
+  }
+
+  // A file of the checkpoint of step 2, and its content.
+  std::pair<std::string, std::string> random_file(std::mt19937_64& random) const {
+    const std::set<std::string> all = names(of_step(2));
+    const auto name = std::next(all.begin(), static_cast<std::ptrdiff_t>(random() % all.size()));
+    return {*name, read_text_file(of_step(2) / *name)};
   }
 
   // The step of the newest valid checkpoint, -1 for none; what was warned of is in `warnings`.
@@ -118,21 +128,18 @@ TEST_F(Checkpoints, AnyFlippedBitIsNoticed) {
   write(1);
   write(2);
   std::mt19937_64 random(11);
-  for (const std::string& name : names(of_step(2))) {
-    const fs::path file = of_step(2) / name;
-    const std::string good = read_text_file(file);
-    for (int trial = 0; trial < 60; ++trial) {
-      const std::size_t byte = random() % good.size(), bit = random() % 8;
-      std::string bad = good;
-      bad[byte] = static_cast<char>(bad[byte] ^ (1 << bit));
-      overwrite(file, bad);
-      ASSERT_EQ(newest(), 1) << name << " byte " << byte << " bit " << bit;
-      ASSERT_EQ(warnings.size(), 1u);
-      ASSERT_NE(warnings[0].find("step-000000002"), std::string::npos) << warnings[0];
-      ASSERT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
-      ASSERT_EQ(warnings[0].find('\n'), std::string::npos) << warnings[0];
-    }
-    overwrite(file, good);
+  for (int trial = 0; trial < trials(400); ++trial) {
+    const auto [name, good] = random_file(random);
+    const std::size_t byte = random() % good.size(), bit = random() % 8;
+    std::string bad = good;
+    bad[byte] = static_cast<char>(bad[byte] ^ (1 << bit));
+    overwrite(of_step(2) / name, bad);
+    ASSERT_EQ(newest(), 1) << name << " byte " << byte << " bit " << bit;
+    ASSERT_EQ(warnings.size(), 1u);
+    ASSERT_NE(warnings[0].find("step-000000002"), std::string::npos) << warnings[0];
+    ASSERT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
+    ASSERT_EQ(warnings[0].find('\n'), std::string::npos) << warnings[0];
+    overwrite(of_step(2) / name, good);
   }
   EXPECT_EQ(newest(), 2);
 }
@@ -140,17 +147,19 @@ TEST_F(Checkpoints, AnyFlippedBitIsNoticed) {
 TEST_F(Checkpoints, AnyTruncationIsNoticed) {
   write(2);
   std::mt19937_64 random(12);
+  const auto expect_noticed = [&](const std::string& name, const std::string& good, const std::string& bad) {
+    overwrite(of_step(2) / name, bad);
+    EXPECT_EQ(newest(), -1) << name << " of " << bad.size() << " bytes";
+    overwrite(of_step(2) / name, good);
+  };
   for (const std::string& name : names(of_step(2))) {
-    const fs::path file = of_step(2) / name;
-    const std::string good = read_text_file(file);
-    for (int trial = 0; trial < 10; ++trial) {
-      fs::resize_file(file, trial == 0 ? 0 : trial == 1 ? good.size() - 1 : random() % good.size());
-      ASSERT_EQ(newest(), -1) << name;
-      overwrite(file, good);
-    }
-    overwrite(file, good + "x");
-    ASSERT_EQ(newest(), -1) << name;
-    overwrite(file, good);
+    const std::string good = read_text_file(of_step(2) / name);
+    for (const std::string& bad : {std::string(), good.substr(0, good.size() - 1), good + "x"})
+      expect_noticed(name, good, bad);
+  }
+  for (int trial = 0; trial < trials(50); ++trial) {
+    const auto [name, good] = random_file(random);
+    expect_noticed(name, good, good.substr(0, random() % good.size()));
   }
   EXPECT_EQ(newest(), 2);
 }
