@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 
 #include "tests/commands/program.h"
@@ -24,9 +23,14 @@ inline Arguments mpirun(int ranks, const Arguments& more = {}) {
   return words;
 }
 
+// As far as it can be read: the process that a file in /proc tells of may end meanwhile.
 inline std::string content_of(const std::filesystem::path& file) {
   std::ifstream stream(file);
-  return {std::istreambuf_iterator<char>(stream), {}};
+  std::string content;
+  char piece[4096];
+  while (stream.read(piece, sizeof(piece)), stream.gcount() > 0)
+    content.append(piece, static_cast<std::size_t>(stream.gcount()));
+  return content;
 }
 
 // The process of a rank of the run with this output folder; 0 if there is none.
