@@ -33,9 +33,11 @@ DeviceMemory allocate_host_memory(std::size_t bytes) {
   return memory;
 }
 
-Buffer::Buffer(std::size_t bytes) : memory_(allocate_host_memory(bytes)), bytes_(bytes) {}
+Buffer::Buffer(std::size_t bytes) : Buffer(bytes, allocate_host_memory(bytes)) {}
 
 Buffer::Buffer(std::size_t bytes, Ops& ops) : memory_(ops.allocate(bytes)), bytes_(bytes), ops_(&ops) {}
+
+Buffer Buffer::on_host(std::size_t bytes, Ops& ops) { return Buffer(bytes, ops.allocate_on_host(bytes)); }
 
 void Buffer::bind(const MemoryPlan& plan) {
   FLASHEVA_CHECK(plan.bytes() <= bytes_);

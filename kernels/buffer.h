@@ -48,11 +48,15 @@ class Buffer {
  public:
   explicit Buffer(std::size_t bytes);   // of the host; throws OutOfMemory
   Buffer(std::size_t bytes, Ops& ops);  // of the device of `ops`, which must outlive it
+  // Of the host, such as Ops::start_copy wants it; throws OutOfMemory.
+  static Buffer on_host(std::size_t bytes, Ops& ops);
 
   // Zeroes the memory and points every tensor of the plan into it; tensors bound before lose their content.
   void bind(const MemoryPlan& plan);
 
  private:
+  Buffer(std::size_t bytes, DeviceMemory memory) : memory_(std::move(memory)), bytes_(bytes) {}
+
   DeviceMemory memory_;
   std::size_t bytes_;
   Ops* ops_ = nullptr;  // null: of the host

@@ -42,6 +42,7 @@ inline Problem checked_problem(Device device, Tensor kappa, Tensor beta, Tensor 
   const Problem problem{B, H, T, C, config.chunk, d, config};
   for (Tensor x : {kappa, beta}) FLASHEVA_CHECK(C == 0 || matches_on(device, x, q.dtype, {B, H, C, d}));
   check_parameters(device, parameters, problem, q.dtype);
+  FLASHEVA_CHECK(!config.noise.enabled || matches_on(device, config.noise.place, DType::i32, {2}));
   return problem;
 }
 

@@ -43,9 +43,10 @@ struct ChunkNoise {
   bool enabled = false;
   float clip = 2.0f;
   std::uint64_t seed = 0;
-  std::uint32_t step = 0;  // optimizer step of the whole run
   std::uint32_t layer = 0;
-  std::uint32_t first_sequence = 0;  // place of the micro batch's first sequence in the global batch
+  // (2) int32, in the device's memory so that a recorded pass can be run for other micro batches: the
+  // optimizer step of the whole run, and the place of the first sequence in the global batch.
+  Tensor place;
 };
 
 struct ChunkSummaryConfig {
@@ -106,9 +107,15 @@ class Ops {
   virtual Device device() const = 0;
   // Uninitialised memory of device(), aligned as MemoryPlan says; throws OutOfMemory. It may outlive the Ops.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;
-  // out = in, of one type and shape, each in host memory or on device(). Host memory may be used again on
-  // return.
+  // out = in, of one type and shape, each in host memory or on device(). Host memory, but that of
+  // allocate_on_host, may be used again on return.
   virtual void copy(Tensor out, Tensor in) = 0;
+  // Host memory that device() reads and writes by itself, for start_copy; throws OutOfMemory. It may outlive
+  // the Ops.
+  virtual DeviceMemory allocate_on_host(std::size_t bytes) = 0;
+  // As copy, in its turn among the operations. Host memory is at rest from then on until the host has waited:
+  // for synchronize(), or for an operation that was called later.
+  virtual void start_copy(Tensor out, Tensor in) = 0;
   // Returns when all operations have happened. By then, tokens beyond the vocabulary or a cache have thrown.
   virtual void synchronize() = 0;
 

@@ -52,6 +52,10 @@ void TimedOps::copy(Tensor out, Tensor in) {
   measure("copy", {}, {out, in}, 0, [&] { ops_.copy(out, in); });
 }
 
+void TimedOps::start_copy(Tensor out, Tensor in) {
+  measure("copy", {}, {out, in}, 0, [&] { ops_.start_copy(out, in); });
+}
+
 void TimedOps::zero(Tensor out) {
   measure("zero", {}, {out}, 0, [&] { ops_.zero(out); });
 }

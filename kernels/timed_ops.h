@@ -27,6 +27,8 @@ class TimedOps : public Ops {
   Device device() const override { return ops_.device(); }
   DeviceMemory allocate(std::size_t bytes) override { return ops_.allocate(bytes); }
   void copy(Tensor out, Tensor in) override;
+  DeviceMemory allocate_on_host(std::size_t bytes) override { return ops_.allocate_on_host(bytes); }
+  void start_copy(Tensor out, Tensor in) override;
   void synchronize() override { ops_.synchronize(); }
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;

@@ -20,6 +20,8 @@ class CpuOps final : public Ops {
   Device device() const override { return Device::cpu; }
   DeviceMemory allocate(std::size_t bytes) override { return allocate_host_memory(bytes); }
   void copy(Tensor out, Tensor in) override;
+  DeviceMemory allocate_on_host(std::size_t bytes) override { return allocate_host_memory(bytes); }
+  void start_copy(Tensor out, Tensor in) override { copy(out, in); }
   void synchronize() override {}
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;

@@ -12,13 +12,27 @@
 
 namespace flasheva::summary {
 
+// ChunkNoise, off where there is no place.
+struct Noise {
+  const std::int32_t* place;
+  std::uint64_t seed;
+  std::uint32_t layer;
+  float clip;
+
+  explicit Noise(const ChunkNoise& noise)
+      : place(noise.enabled ? noise.place.as<std::int32_t>() : nullptr),
+        seed(noise.seed),
+        layer(noise.layer),
+        clip(noise.clip) {}
+};
+
 // The layer's parameters and which of them its variant has.
 template <class T>
 struct Variant {
   AdapterParameters<T> adapters[2];  // of keys and of queries
   const T *mu, *phi;                 // adapter learned
   bool centred_on_kappa, uses_queries;
-  ChunkNoise noise;
+  Noise noise;
 
   Variant(const Problem& problem, const EvaParameters& p)
       : adapters{parameters_of(problem, p.key_weight, p.key_bias, p.key_norm_weight, p.key_norm_bias),
@@ -207,19 +221,20 @@ __device__ void pool_tokens(const ChunkTile<L>& tile, const Variant<T>& variant,
 
 // omega += clip(eps): the lanes share the draws of four dimensions each.
 template <class L>
-__device__ void add_noise(const ChunkTile<L>& tile, typename ChunkTile<L>::Rows& omega,
-                          const ChunkNoise& noise, const Chunks& chunks) {
+__device__ void add_noise(const ChunkTile<L>& tile, typename ChunkTile<L>::Rows& omega, const Noise& noise,
+                          const Chunks& chunks) {
   using Tile = ChunkTile<L>;
   using A = typename L::A;
   const int draws = (tile.d + 3) / 4;
+  const auto step = static_cast<std::uint32_t>(noise.place[0]),
+             first = static_cast<std::uint32_t>(noise.place[1]);
   __syncwarp();
   for (int e = lane_id(); e < Tile::rows * draws; e += warp_size) {
     const int i = e / draws, j = e % draws;
     if (tile.first + i >= tile.count) continue;
     const ChunkPlace place = chunks.at(tile.first + i);
     const FourNormals eps =
-        chunk_noise(noise.seed, noise.step, noise.layer,
-                    noise.first_sequence + static_cast<std::uint32_t>(place.sequence),
+        chunk_noise(noise.seed, step, noise.layer, first + static_cast<std::uint32_t>(place.sequence),
                     static_cast<std::uint32_t>(place.head), static_cast<std::uint32_t>(place.chunk),
                     static_cast<std::uint32_t>(tile.d), static_cast<std::uint32_t>(j));
     for (int part = 0; part < 4; ++part)
@@ -249,7 +264,7 @@ __device__ typename ChunkTile<L>::Rows propose(const ChunkTile<L>& tile, const V
     tile.for_elements(
         [&](std::int64_t row) { return chunks.at(static_cast<int>(row)).head * tile.d; },
         [&](int head, int column, int i, int j) { omega.value[i][j] = widened(variant.phi[head + column]); });
-  if (variant.noise.enabled) add_noise(tile, omega, variant.noise, chunks);
+  if (variant.noise.place != nullptr) add_noise(tile, omega, variant.noise, chunks);
   return omega;
 }
 

@@ -58,6 +58,17 @@ DeviceMemory CudaOps::allocate(std::size_t bytes) {
                       [](std::byte* memory) { cudaFree(memory); });
 }
 
+DeviceMemory CudaOps::allocate_on_host(std::size_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t status = cudaHostAlloc(&memory, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // an allocation that failed spoils nothing
+    throw OutOfMemory("page-locked host memory: a plan asked for " + gibibytes(bytes) + ", not there");
+  }
+  FLASHEVA_CUDA(status);
+  return DeviceMemory(static_cast<std::byte*>(memory), [](std::byte* taken) { cudaFreeHost(taken); });
+}
+
 void CudaOps::synchronize() {
   int bad_token = 0;
   FLASHEVA_CUDA(cudaMemcpyAsync(&bad_token, bad_token_, sizeof(int), cudaMemcpyDefault, stream_));

@@ -22,6 +22,8 @@ class CudaOps final : public Ops {
   Device device() const override { return Device::cuda; }
   DeviceMemory allocate(std::size_t bytes) override;
   void copy(Tensor out, Tensor in) override;
+  DeviceMemory allocate_on_host(std::size_t bytes) override;
+  void start_copy(Tensor out, Tensor in) override;
   void synchronize() override;
   void replay(std::unique_ptr<OperationGraph>& graph, const std::function<void()>& body) override;
   void zero(Tensor out) override;

@@ -28,10 +28,15 @@ __global__ void fill_normal_kernel(T* out, std::int64_t size, double standard_de
 
 }  // namespace
 
+// Host memory that is not page-locked has been read on return.
 void CudaOps::copy(Tensor out, Tensor in) {
+  start_copy(out, in);
+  if (out.device == Device::cpu) synchronize();
+}
+
+void CudaOps::start_copy(Tensor out, Tensor in) {
   FLASHEVA_CHECK(in && out && in.dtype == out.dtype && in.shape == out.shape);
   FLASHEVA_CUDA(cudaMemcpyAsync(out.data, in.data, in.bytes(), cudaMemcpyDefault, stream_));
-  if (out.device == Device::cpu) synchronize();
 }
 
 void CudaOps::zero(Tensor out) {

@@ -85,6 +85,7 @@ void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t po
   const std::int64_t N = largest.rows(), D = config_.hidden_size, V = config_.vocab_size;
   const DType acc = accumulation_type(compute);
   recompute_ = recompute;
+  graphs_.clear();
 
   const ActivationGroups kept = training ? kept_with(recompute) : ActivationGroups{};
   saved_.assign(blocks_.size(), {});
@@ -124,10 +125,13 @@ void GptNeoX::prepare(Ops& ops) {
   write(sine_, [](double angle) { return std::sin(angle); });
 }
 
+void GptNeoX::embed(const PassContext& pass, Tensor tokens) {
+  pass.ops.embedding_forward(saved_[0].input.rows(0, pass.extent.rows()), tokens, embed_in_.weight);
+}
+
 template <class Step>
-void GptNeoX::run_blocks(const PassContext& pass, Tensor tokens, const Step& step) {
+void GptNeoX::run_blocks(const PassContext& pass, const Step& step) {
   const std::int64_t N = pass.extent.rows();
-  pass.ops.embedding_forward(saved_[0].input.rows(0, N), tokens, embed_in_.weight);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const bool last = layer + 1 == blocks_.size();
     step(layer, (last ? output_ : saved_[layer + 1].input).rows(0, N));
@@ -136,22 +140,24 @@ void GptNeoX::run_blocks(const PassContext& pass, Tensor tokens, const Step& ste
                       output_.rows(0, N));
 }
 
-void GptNeoX::forward_blocks(const PassContext& pass, Tensor tokens, AttentionErrors* errors) {
-  run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
+void GptNeoX::forward_blocks(const PassContext& pass, AttentionErrors* errors) {
+  run_blocks(pass, [&](std::size_t layer, Tensor out) {
     blocks_[layer]->forward(pass, out, saved_[layer], work_, cosine_, sine_);
     if (errors != nullptr) errors->add(pass, layer, saved_[layer], work_);
   });
 }
 
 void GptNeoX::logits(const PassContext& pass, Tensor out, Tensor tokens) {
-  forward_blocks(pass, tokens);
+  embed(pass, tokens);
+  forward_blocks(pass);
   const std::int64_t rows = out.dim(0);
   pass.ops.linear_forward(out, final_normed_.rows(pass.extent.rows() - rows, rows), embed_out_.weight, {});
 }
 
 void GptNeoX::prefill(const PassContext& pass, Tensor logits, Tensor tokens,
                       const std::vector<LayerCache>& cache, const PromptSegment& segment) {
-  run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
+  embed(pass, tokens);
+  run_blocks(pass, [&](std::size_t layer, Tensor out) {
     blocks_[layer]->prefill(pass, out, saved_[layer], work_, cosine_, sine_, cache[layer], segment);
   });
   if (logits)
@@ -160,7 +166,8 @@ void GptNeoX::prefill(const PassContext& pass, Tensor logits, Tensor tokens,
 
 void GptNeoX::decode(const PassContext& pass, Tensor logits, Tensor tokens,
                      const std::vector<LayerCache>& cache, const CachePlaces& places) {
-  run_blocks(pass, tokens, [&](std::size_t layer, Tensor out) {
+  embed(pass, tokens);
+  run_blocks(pass, [&](std::size_t layer, Tensor out) {
     blocks_[layer]->decode(pass, out, saved_[layer], work_, cosine_, sine_, cache[layer], places);
   });
   pass.ops.linear_forward(logits, final_normed_.rows(0, pass.extent.sequences), embed_out_.weight, {});
@@ -168,7 +175,8 @@ void GptNeoX::decode(const PassContext& pass, Tensor logits, Tensor tokens,
 
 LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch, AttentionErrors* errors) {
   const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, config_.vocab_size);
-  forward_blocks(pass, batch.tokens, errors);
+  embed(pass, batch.tokens);
+  forward_blocks(pass, errors);
   for (std::int64_t first = 0; first < N; first += slice) {
     const std::int64_t rows = std::min(slice, N - first);
     const Tensor slice_logits = head_logits_.rows(0, rows);
@@ -191,11 +199,15 @@ bool GptNeoX::trained_up_to(std::size_t layer) const {
 
 double GptNeoX::forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale,
                                  const LayerDone& layer_done) {
-  forward_blocks(pass, batch.tokens);
+  PassGraphs& graphs = graphs_[{pass.extent.sequences, pass.extent.tokens}];
+  embed(pass, batch.tokens);
+  pass.ops.replay(graphs.forward, [&] { forward_blocks(pass); });
   const bool below_head = trained_up_to(blocks_.size() - 1);
   const double nats = backward_head(pass, batch, loss_scale, below_head || final_norm_.trained());
   if (layer_done) layer_done(config_.num_hidden_layers);
-  if (below_head) backward_blocks(pass, batch.tokens, layer_done);
+  if (below_head) backward_blocks(pass, graphs, layer_done);
+  if (embed_in_.trained)
+    pass.ops.embedding_backward(embed_in_.gradient, dx_.rows(0, pass.extent.rows()), batch.tokens);
   return nats;
 }
 
@@ -230,16 +242,19 @@ double GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, 
   return sum_of(host_.read(pass.ops, losses_.rows(0, N)));
 }
 
-void GptNeoX::backward_blocks(const PassContext& pass, Tensor tokens, const LayerDone& layer_done) {
-  const Tensor dx = dx_.rows(0, pass.extent.rows());
+void GptNeoX::backward_blocks(const PassContext& pass, PassGraphs& graphs, const LayerDone& layer_done) {
   for (std::size_t layer = blocks_.size(); layer-- > 0 && trained_up_to(layer);) {
-    const bool input_gradient = layer > 0 ? trained_up_to(layer - 1) : embed_in_.trained;
-    if (layer + 1 < blocks_.size())  // the last block's are still there
-      blocks_[layer]->rebuild(pass, saved_[layer], work_, cosine_, sine_, recompute_);
-    blocks_[layer]->backward(pass, dx, input_gradient, saved_[layer], work_, cosine_, sine_);
+    pass.ops.replay(graphs.backward[layer], [&] { backward_block(pass, layer); });
     if (layer_done) layer_done(static_cast<int>(layer));
   }
-  if (embed_in_.trained) pass.ops.embedding_backward(embed_in_.gradient, dx, tokens);
+}
+
+void GptNeoX::backward_block(const PassContext& pass, std::size_t layer) {
+  const bool input_gradient = layer > 0 ? trained_up_to(layer - 1) : embed_in_.trained;
+  if (layer + 1 < blocks_.size())  // the last block's are still there
+    blocks_[layer]->rebuild(pass, saved_[layer], work_, cosine_, sine_, recompute_);
+  blocks_[layer]->backward(pass, dx_.rows(0, pass.extent.rows()), input_gradient, saved_[layer], work_,
+                           cosine_, sine_);
 }
 
 }  // namespace flasheva

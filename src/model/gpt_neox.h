@@ -9,7 +9,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -75,7 +77,8 @@ class GptNeoX {
   using LayerDone = std::function<void(int layer)>;
 
   // Gradients of trained parameters += loss_scale x gradient of the summed losses; returns the summed losses
-  // in nats. Planned with `training`.
+  // in nats. Planned with `training`; every call since has the same ops and noise, but for what noise.place
+  // holds, and gradients stand where they stood.
   double forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale,
                           const LayerDone& layer_done = {});
 
@@ -84,14 +87,22 @@ class GptNeoX {
   int first_non_finite_layer(const PassContext& pass) const;
 
  private:
+  // Of forward_backward: all blocks forward, and each of them backward.
+  struct PassGraphs {
+    std::unique_ptr<OperationGraph> forward;
+    std::map<std::size_t, std::unique_ptr<OperationGraph>> backward;
+  };
+
   void plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
                         bool training, Recompute recompute);
-  void forward_blocks(const PassContext& pass, Tensor tokens, AttentionErrors* errors = nullptr);
+  void embed(const PassContext& pass, Tensor tokens);
+  void forward_blocks(const PassContext& pass, AttentionErrors* errors = nullptr);
   template <class Step>
-  void run_blocks(const PassContext& pass, Tensor tokens, const Step& step);
+  void run_blocks(const PassContext& pass, const Step& step);
   double backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
                        bool input_gradient);
-  void backward_blocks(const PassContext& pass, Tensor tokens, const LayerDone& layer_done);
+  void backward_blocks(const PassContext& pass, PassGraphs& graphs, const LayerDone& layer_done);
+  void backward_block(const PassContext& pass, std::size_t layer);
   bool trained_up_to(std::size_t layer) const;  // the embedding or any block below or at `layer`
 
   const ModelConfig& config_;
@@ -112,6 +123,7 @@ class GptNeoX {
   Tensor head_logits_;                             // (rows of a slice, V)
   Tensor losses_, correct_;                        // (N)
   HostStaging host_;                               // of rotary tables and losses
+  std::map<std::pair<std::int64_t, std::int64_t>, PassGraphs> graphs_;  // by sequences and tokens
 };
 
 }  // namespace flasheva

@@ -15,7 +15,7 @@ TokenBatch TokenStaging::on_device(Ops& ops, const TokenBatch& host) const {
   const auto copied = [&](const Tensor& place, const Tensor& values) {
     if (!values) return values;
     const Tensor on_device = shaped(place, values.shape);
-    ops.copy(on_device, values);
+    ops.start_copy(on_device, values);
     return on_device;
   };
   return {host.extent, copied(tokens_, host.tokens), copied(targets_, host.targets),

@@ -11,7 +11,8 @@ class TokenStaging {
   // Foresees device memory for micro batches of up to `rows` tokens; none on the CPU.
   void plan(MemoryPlan& plan, Device device, std::int64_t rows);
 
-  // The same batch on the device, until the next call. Targets and mask may be absent.
+  // The same batch on the device, until the next call; `host` is at rest until then, as Ops::start_copy says.
+  // Targets and mask may be absent.
   TokenBatch on_device(Ops& ops, const TokenBatch& host) const;
 
  private:

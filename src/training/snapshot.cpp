@@ -21,7 +21,7 @@ void Snapshot::plan(MemoryPlan& host, ParameterTable& parameters, Optimizer& opt
 
 void Snapshot::take(Ops& ops) {
   for (const std::vector<Copy>* copies : {&masters_, &moments_})
-    for (const Copy& copy : *copies) ops.copy(copy.copy, copy.original->reshaped(copy.shape));
+    for (const Copy& copy : *copies) ops.start_copy(copy.copy, copy.original->reshaped(copy.shape));
   ops.synchronize();
 }
 

@@ -55,6 +55,10 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
   model.network.plan(plan, micro, compute, true, config.batch.recompute);
   work.batch.plan(host, sequences, T);
   work.tokens.plan(plan, device, micro.rows());
+  const std::int64_t micro_batches = (sequences + micro.sequences - 1) / micro.sequences;
+  host.add(work.noise_places, "batch", DType::i32, {micro_batches, 2});
+  work.noise_place = Tensor{};
+  if (device != Device::cpu) plan.add(work.noise_place, "batch", DType::i32, {2});
   const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
   work.sum_scratch = Tensor{};
   if (scratch > 0) plan.add(work.sum_scratch, "sums over ranks", DType::f32, {scratch});
@@ -131,7 +135,7 @@ void Trainer::begin_phase(const PhaseConfig& phase) {
              communicator_.rank(), communicator_.size());
   phase_memory_.bind(plan);
   host_memory_ = Buffer(0);  // that of the phase before goes first
-  host_memory_ = Buffer(apart.bytes());
+  host_memory_ = Buffer::on_host(apart.bytes(), ops_);
   host_memory_.bind(apart);
   model_.network.prepare(ops_);
   loss_scaler_.reset();
@@ -222,14 +226,22 @@ std::string Trainer::place_not_finite(const StepResult& result) {
   return layer < layers ? fmt::format("layer {}, forward", layer) : "head, forward";
 }
 
-double Trainer::forward_backward(std::int64_t counted, double loss_scale, const Progress& progress) {
+ChunkNoise Trainer::noise_of(const Progress& progress, std::int64_t first) const {
   const auto& attention = config_.model.attention;
   ChunkNoise noise;
   noise.enabled = attention ? attention->noise_enabled : true;
   noise.clip = model_.network.config().eva.noise_clip;
   noise.seed = config_.run.seed;
-  noise.step = static_cast<std::uint32_t>(progress.step);
+  const std::int64_t micro_batch = first / std::min(config_.batch.micro, sequences_);
+  const Tensor place = work_.noise_places.rows(micro_batch, 1).reshaped({2});
+  place.as<std::int32_t>()[0] = static_cast<std::int32_t>(progress.step);
+  place.as<std::int32_t>()[1] = static_cast<std::int32_t>(first_sequence_ + first);
+  noise.place = work_.noise_place ? work_.noise_place : place;
+  if (work_.noise_place) ops_.start_copy(work_.noise_place, place);
+  return noise;
+}
 
+double Trainer::forward_backward(std::int64_t counted, double loss_scale, const Progress& progress) {
   work_.gradients->begin_step({ops_, communicator_, work_.optimizer, work_.sum_scratch,
                                compute_type(config_.distributed.reduce_dtype)});
   const int none = model_.network.config().num_hidden_layers + 1;
@@ -239,8 +251,7 @@ double Trainer::forward_backward(std::int64_t counted, double loss_scale, const 
   double nats = 0;
   for (std::int64_t first = 0; first < sequences_; first += micro) {
     const TokenBatch batch = micro_batch(first, std::min(micro, sequences_ - first));
-    noise.first_sequence = static_cast<std::uint32_t>(first_sequence_ + first);
-    const PassContext pass{ops_, batch.extent, noise};
+    const PassContext pass{ops_, batch.extent, noise_of(progress, first)};
     work_.gradients->begin_pass(first + micro >= sequences_);
     nats += model_.network.forward_backward(pass, batch, scale,
                                             [this](int layer) { work_.gradients->layer_done(layer); });

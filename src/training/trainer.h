@@ -108,6 +108,8 @@ class Trainer {
   struct Work {
     HostBatch batch;
     TokenStaging tokens;
+    Tensor noise_places;  // (micro batches, 2): ChunkNoise's place of each, in host memory
+    Tensor noise_place;   // (2): on a device with memory of its own, that of the micro batch at hand
     Optimizer optimizer;
     std::unique_ptr<Gradients> gradients;
     Tensor sum_scratch;
@@ -121,7 +123,8 @@ class Trainer {
   MemoryPlan plan_of_largest_phase(const Config& config) const;
   std::string advice_on_memory(std::size_t taken) const;
   Buffer memory_of_phases() const;
-  TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;  // on the device
+  TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;     // on the device
+  ChunkNoise noise_of(const Progress& progress, std::int64_t first) const;  // of a micro batch
   double forward_backward(std::int64_t counted, double loss_scale, const Progress& progress);
   void adapt_loss_scale(StepResult& result);
   std::string place_not_finite(const StepResult& result);

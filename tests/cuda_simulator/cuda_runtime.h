@@ -1,6 +1,6 @@
 // The part of CUDA that the kernels use, for the simulator: qualifiers, coordinates, intrinsics and runtime
 // calls. Everything happens at once, so that streams and events are empty, but for what is captured into
-// graphs.
+// graphs and copies from and to page-locked memory.
 #pragma once
 
 #include <math.h>
@@ -146,7 +146,12 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return unless_capturing(); }
+inline cudaError_t all_has_happened() {
+  if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
+  flasheva::simulator::finish_transfers();
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return all_has_happened(); }
 
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
@@ -156,6 +161,16 @@ inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 inline cudaError_t cudaFree(void* memory) {
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   flasheva::simulator::release(memory);
+  return cudaSuccess;
+}
+enum { cudaHostAllocDefault = 0 };
+inline cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+  if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
+  *memory = flasheva::simulator::allocate_on_host(bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* memory) {
+  flasheva::simulator::release_on_host(memory);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -177,9 +192,11 @@ inline cudaError_t cudaMemcpy2DAsync(void* out, std::size_t out_pitch, const voi
       std::memmove(out_row, in_row, width);
   });
 }
-inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind kind,
+inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t stream) {
-  return cudaMemcpy2DAsync(out, bytes, in, bytes, bytes, 1, kind, stream);
+  if ((is_host_memory(out) || is_host_memory(in)) && unless_capturing() != cudaSuccess)
+    return cudaErrorStreamCaptureUnsupported;
+  return enqueue(stream, [=] { flasheva::simulator::copy(out, in, bytes); });
 }
 inline cudaError_t cudaMemsetAsync(void* out, int value, std::size_t bytes, cudaStream_t stream) {
   return enqueue(stream, [=] { std::memset(flasheva::simulator::reachable(out), value, bytes); });
@@ -192,11 +209,11 @@ enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureSta
 enum { cudaEventDisableTiming = 2 };
 inline cudaError_t cudaEventCreate(cudaEvent_t*) { return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return cudaSuccess; }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { return unless_capturing(); }
+inline cudaError_t cudaEventQuery(cudaEvent_t) { return all_has_happened(); }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return unless_capturing(); }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return all_has_happened(); }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
   static std::uint32_t state = 1;
   state = state * 1664525u + 1013904223u;

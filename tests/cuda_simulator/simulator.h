@@ -76,6 +76,13 @@ struct Access {
   Access& operator=(const Access&) = delete;
 };
 
+// Page-locked host memory. A copy from it must find it unchanged, and one to it arrives, only when the host
+// waits.
+void* allocate_on_host(std::size_t bytes);
+void release_on_host(void* memory);
+void copy(void* to, const void* from, std::size_t bytes);  // addresses of any memory
+void finish_transfers();
+
 // What a stream is given while it is captured, to be done when the graph is launched. What CUDA refuses
 // meanwhile spoils the capture.
 struct Capture {

@@ -51,7 +51,7 @@ class RecomputedModel : public testing::TestWithParam<std::string> {
     return model.network.forward_backward(pass_of(model, extent), model.on_device(batch), 0.01);
   }
   static PassContext pass_of(TestModel& model, Extent extent) {
-    return {*model.ops, extent, {.enabled = true, .clip = 2, .seed = 3, .step = 5, .first_sequence = 1}};
+    return {*model.ops, extent, {.enabled = true, .clip = 2, .seed = 3, .place = model.noise_place}};
   }
 
   void expect_the_same_bits(DType compute, const std::vector<std::string>& train) {

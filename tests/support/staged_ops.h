@@ -26,6 +26,10 @@ class StagedOps final : public Ops {
     NormGradients operator()(const NormGradients& norm) {
       return {(*this)(norm.dweight), (*this)(norm.dbias), (*this)(norm.dout), (*this)(norm.weight)};
     }
+    ChunkSummaryConfig operator()(ChunkSummaryConfig config) {
+      config.noise.place = (*this)(config.noise.place);
+      return config;
+    }
     CachePlaces operator()(const CachePlaces& places) {
       return {(*this)(places.sequences), (*this)(places.positions)};
     }
@@ -61,6 +65,8 @@ class StagedOps final : public Ops {
   void copy(Tensor out, Tensor in) override {
     staged([&](Staging& on) { ops_->copy(on(out), on(in)); });
   }
+  DeviceMemory allocate_on_host(std::size_t bytes) override { return allocate(bytes); }
+  void start_copy(Tensor out, Tensor in) override { copy(out, in); }
   void synchronize() override { ops_->synchronize(); }
 
   void zero(Tensor out) override {
@@ -125,7 +131,7 @@ class StagedOps final : public Ops {
                            const ChunkSummaryConfig& config) override {
     return staged([&](Staging& on) {
       return ops_->qkv_summary_forward(on(q), on(k), on(v), on(kappa), on(beta), on(qkv), on(cosine),
-                                       on(sine), on(parameters), config);
+                                       on(sine), on(parameters), on(config));
     });
   }
   void qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, Tensor dq, Tensor dk, Tensor dv,
@@ -135,7 +141,7 @@ class StagedOps final : public Ops {
     return staged([&](Staging& on) {
       return ops_->qkv_summary_backward(on(dqkv), on(gradients), on(dq), on(dk), on(dv), on(dkappa),
                                         on(dbeta), on(q), on(k), on(v), on(cosine), on(sine), on(parameters),
-                                        config);
+                                        on(config));
     });
   }
   void attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
@@ -164,7 +170,7 @@ class StagedOps final : public Ops {
   void chunk_summary_cached(const LayerCache& cache, const EvaParameters& parameters,
                             const ChunkSummaryConfig& config, const CachePlaces& places) override {
     return staged([&](Staging& on) {
-      return ops_->chunk_summary_cached(on(cache), on(parameters), config, on(places));
+      return ops_->chunk_summary_cached(on(cache), on(parameters), on(config), on(places));
     });
   }
   void attention_cached(Tensor out, Tensor q, const LayerCache& cache, Tensor chunk_bias,

@@ -38,6 +38,7 @@ class TestModel {
     parameters.plan_gradients(rest);
     network.plan(rest, largest, compute, true, recompute);
     tokens_.plan(rest, ops->device(), largest.rows());
+    rest.add(noise_place, "noise", DType::i32, {2});
     memory_ = std::make_unique<Buffer>(rest.bytes(), *ops);
     memory_->bind(rest);
     network.prepare(*ops);
@@ -54,6 +55,7 @@ class TestModel {
   ModelConfig config;
   ParameterTable parameters;
   GptNeoX network;
+  Tensor noise_place;  // (2), of step 0 and sequence 0
 
  private:
   TokenStaging tokens_;
