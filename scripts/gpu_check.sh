@@ -5,24 +5,25 @@
 #
 #     scripts/gpu_check.sh [OPTION...] [PACKAGE [RESULTS_FOLDER]]   default: build/gpu-package.tar.gz, build/gpu-results
 #
-#     --parts LIST      some of machine,tests,sanitizer,steps,attention,decode,pytorch, in that order (default: all)
+#     --parts LIST      some of machine,tests,losses,sanitizer,steps,attention,decode,pytorch, in that order
+#                       (default: all)
 #     --seconds N       time for everything (default 560); a step gets no more than what is left
 #     --try-on-cpu      tiny shapes, without a GPU: do the parts run?
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-parts=machine,tests,sanitizer,steps,attention,decode,pytorch seconds=560 device=cuda places=()
+parts=machine,tests,losses,sanitizer,steps,attention,decode,pytorch seconds=560 device=cuda places=()
 while (($#)); do
   case $1 in
     --parts) parts=${2:?--parts LIST}; shift ;;
     --seconds) seconds=${2:?--seconds N}; shift ;;
     --try-on-cpu) device=cpu ;;
-    -*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    -*) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
     *) places+=("$1") ;;
   esac
   shift
 done
-all_parts=(machine tests sanitizer steps attention decode pytorch)
+all_parts=(machine tests losses sanitizer steps attention decode pytorch)
 for part in ${parts//,/ }; do
   [[ " ${all_parts[*]} " == *" $part "* ]] || { echo "gpu_check: no part $part; there are ${all_parts[*]}" >&2; exit 2; }
 done
@@ -111,18 +112,33 @@ tests() {
   done
 }
 
+losses() {  # two phases of the quickstart's recipe on our own code: do the losses follow the CPU's?
+  local folder=$unpacked/losses run
+  local train=("$flasheva" train configs/quickstart-finetune.yaml model.from="$folder/pretrain/model"
+    data.{train,validation}="$folder/code.h5" phases.{0,1}.steps=25 log.every=1)
+  mkdir -p "$folder"
+  step losses data 20 "$flasheva" data prepare --input src/*/*.cpp --tokenizer bytes --output "$folder/code.h5"
+  step losses pretrain 60 "$flasheva" train configs/quickstart-pretrain.yaml run.output="$folder/pretrain" \
+    run.device=$device data.{train,validation}="$folder/code.h5" phases.0.steps=40
+  for run in fp32-cpu fp32-gpu bf16-cpu bf16-gpu; do
+    step losses $run 60 "${train[@]}" phases.1.precision=${run%-*} run.output="$folder/$run" \
+      run.device="$([[ $run == *gpu ]] && echo $device || echo cpu)"
+  done
+  step losses compared 10 python3 scripts/compare_losses.py "$folder"/{fp32-cpu,fp32-gpu,bf16-cpu,bf16-gpu}
+}
+
 sanitizer() {  # the shapes of PyTorch's fixtures, and attention on tensor cores: small, and every kernel
   local tool program filter kernels=$package/test_kernels_cuda
   local -A filters=([pytorch]='*PyTorch*' [attention]='*AttentionPrecision.TakesEveryHeadDimension/bfloat16')
-  for filter in "${filters[@]}"; do
-    "$kernels" --gtest_list_tests --gtest_filter="$filter" | grep -q '^  ' && continue
-    printf 'sanitizer\tall\tfailed, %s names no test\t0\n' "$filter" >>"$work/steps.tsv"
-  done
   program=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer)
   if [[ -z $program ]]; then
     printf 'sanitizer\tall\tcompute-sanitizer is not installed\t0\n' >>"$work/steps.tsv"
     return
   fi
+  for filter in "${filters[@]}"; do
+    "$kernels" --gtest_list_tests --gtest_filter="$filter" | grep -q '^  ' && continue
+    printf 'sanitizer\tall\tfailed, %s names no test\t0\n' "$filter" >>"$work/steps.tsv"
+  done
   for tool in memcheck racecheck; do
     for filter in pytorch attention; do
       step sanitizer "$tool-$filter" 40 "$program" --tool $tool --error-exitcode 9 "$kernels" --gtest_brief=1 \

@@ -35,7 +35,8 @@ def detail(part: str, name: str, fate: str) -> str:
     log = log_of(f"{part}-{name}")
     counts = re.findall(r"^\[  (PASSED|FAILED|SKIPPED) +\] (\d+) tests?", log, re.M)
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", log)
-    words = [f"{count} {verdict.lower()}" for verdict, count in counts] + summary[-1:]
+    compared = re.findall(r"^.*, allowed .*", log, re.M)
+    words = [f"{count} {verdict.lower()}" for verdict, count in counts] + summary[-1:] + compared
     if "skipped" in fate or ("failed" in fate and not words):
         words += log.strip().splitlines()[-1:]
     return "; ".join(words).replace("|", "/")[:200]

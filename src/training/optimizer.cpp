@@ -97,7 +97,7 @@ GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator, double loss
     norms.by_part[part_of(parameter.name)] += squares[i];
     total += squares[i];
   }
-  norms.global = std::sqrt(total) / loss_scale;
+  norms.global = std::fabs(std::sqrt(total)) / loss_scale;  // no sign where it is NaN
   for (auto& [part, sum] : norms.by_part) sum = std::sqrt(sum) / loss_scale;
   return norms;
 }
