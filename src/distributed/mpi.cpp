@@ -150,6 +150,8 @@ class MpiCommunicator final : public Communicator {
   void set_patience(double seconds) override { patience_ = seconds; }
 
   void leave() override {
+    // When the first rank has ended, a launcher may end the rest: that must not become their exit code.
+    std::signal(SIGTERM, SIG_IGN);
     std::vector<double> nothing(1);
     all_reduce_sum(nothing);  // all are here
     watch_.farewell();

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <mpi.h>
 
+#include <csignal>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -202,5 +203,6 @@ int main(int argc, char** argv) {
   flasheva::ranks = communicator.get();
   const int failed = RUN_ALL_TESTS();
   communicator->leave();
+  if (flasheva::ranks->size() > 1) std::raise(SIGTERM);  // as a launcher does to those that end last
   return failed;
 }
