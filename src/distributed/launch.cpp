@@ -29,6 +29,7 @@ bool started_by_mpi() {
 std::unique_ptr<Communicator> make_communicator() {
   const int tasks = number_in("SLURM_STEP_NUM_TASKS", 1);
   if (!started_by_mpi()) {
+    if (tasks > 1 && number_in("SLURM_PROCID", 0) > 0) throw Error(ExitCode::usage, "");  // the first speaks
     if (tasks > 1)
       fail(ExitCode::usage, "srun started {} tasks that do not know of each other; use srun --mpi=pmix",
            tasks);

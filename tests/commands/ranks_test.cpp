@@ -202,6 +202,16 @@ TEST_F(Ranks, SayOnceWhatIsWrong) {
                   "6 steps in a row changed nothing");
 }
 
+TEST_F(Ranks, TasksOfSrunThatDoNotKnowOfEachOtherAreRefusedInOneLine) {
+  for (const int task : {0, 1, 2}) {
+    const Result result =
+        flasheva(command("bad"), {"SLURM_STEP_NUM_TASKS=3", fmt::format("SLURM_PROCID={}", task)});
+    EXPECT_EQ(result.code, static_cast<int>(ExitCode::usage));
+    EXPECT_EQ(count_in(result.err, "use srun --mpi=pmix\n"), task == 0 ? 1 : 0) << result.err;
+    EXPECT_EQ(result.err.empty(), task != 0) << result.err;
+  }
+}
+
 // --- stopped, killed, hanging
 // ---------------------------------------------------------------------------------
 
