@@ -9,8 +9,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstring>
+#include <mutex>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -51,6 +54,32 @@ class World {
   }
 
   int rank = 0, size = 1;
+};
+
+// While it lives, ranks that do not come to know of each other in time are ended; nobody watches over them
+// yet. Open MPI waits without end where it takes an address that two machines have for that of the other.
+class TimeToMeet {
+ public:
+  explicit TimeToMeet(int rank) : rank_(rank) {}
+
+ private:
+  void end_late(const std::stop_token& met) const {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    std::condition_variable_any().wait_for(lock, met, limit, [] { return false; });
+    if (met.stop_requested()) return;
+    fmt::print(
+        stderr,
+        "flasheva: rank {}: no message from the others in {} s; if machines have a network of the same "
+        "addresses, such as docker0, name the one between them: "
+        "export OMPI_MCA_btl_tcp_if_include=10.0.0.0/16\n",
+        rank_, limit.count());
+    ::_exit(static_cast<int>(ExitCode::other));
+  }
+
+  static constexpr std::chrono::seconds limit{60};
+  const int rank_;
+  std::jthread thread_{[this](const std::stop_token& met) { end_late(met); }};
 };
 
 // What ranks tell each other of the machine they run on.
@@ -94,7 +123,8 @@ class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator()
       : watch_(world_.rank, world_.size,
-               [](std::span<char> bytes) {
+               [this](std::span<char> bytes) {
+                 const TimeToMeet time(world_.rank);
                  check(MPI_Bcast(bytes.data(), static_cast<int>(bytes.size()), MPI_CHAR, 0, MPI_COMM_WORLD));
                }),
         places_(static_cast<std::size_t>(world_.size)) {
