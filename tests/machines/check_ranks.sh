@@ -198,6 +198,8 @@ jobs_of_slurm() {
   await 120 eval 'is Restarts 1 && is JobState PENDING' || true
   check "job that loses nodeb's network: waits for it after $(since "$begun") s" is JobState PENDING
   plug_in nodeb
+  sleep 8
+  scontrol update jobid="$job" StartTime=now 2>>"$work/scontrol.log" || true  # it may have begun
   check "and goes on when it is back" goes_on cut_off
   scancel "$job" && await 30 none_left
 }

@@ -19,10 +19,9 @@ done
 if [[ -z ${TWO_MACHINES:-} ]]; then
   TWO_MACHINES=$(mktemp -d /tmp/two_machines.XXXXXX)
   export TWO_MACHINES
-  code=0
-  unshare --net --uts --mount --pid --fork --kill-child --mount-proc "$0" "$@" || code=$?
-  rm -rf "$TWO_MACHINES"
-  exit "$code"
+  trap 'rm -rf "$TWO_MACHINES"' EXIT
+  setpriv --pdeathsig KILL unshare --net --uts --mount --pid --fork --kill-child --mount-proc "$0" "$@"
+  exit
 fi
 
 cd "$TWO_MACHINES"
