@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
@@ -54,7 +55,7 @@ TEST_P(FailingFiles, EndTheRunWithOneLineAndLoseNothing) {
     for (const char* key : {"loss", "grad_norm"})
       EXPECT_EQ(space.column("run", key), space.column("reference", key)) << "call " << call;
   }
-  RecordProperty("calls_that_failed", failed);
+  std::printf("%d calls failed, one in each run\n", failed);
   EXPECT_GT(failed, 5);
 }
 
