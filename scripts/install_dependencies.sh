@@ -37,8 +37,7 @@ pip_install() {  # REQUIREMENTS STAMP OPTION...: once, until the requirements ch
   cmp -s "$1" "$2" && return
   echo "Installing into .venv: $(tr '\n' ' ' <"$1")"
   [[ -x .venv/bin/python ]] || python3 -m venv .venv
-  # What is imported is compiled then: of 6 GB that is little.
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r "$1" "${@:3}"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1" "${@:3}"
   cp "$1" "$2"
 }
 
