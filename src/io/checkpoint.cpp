@@ -62,9 +62,18 @@ nlohmann::json read_state(const fs::path& folder) {
   return nlohmann::json::parse(read_text_file(folder / "state.json"));
 }
 
-// Leaves the checkpoint of `newest` and those before it, `keep` in all. Later ones are damaged, or the run
-// would have gone on from them: they must not count, nor be found once this one is pruned. What a killed
-// process was writing goes too.
+// A damaged one counts as any other.
+bool is_interim(const fs::path& folder) {
+  try {
+    return read_state(folder).value("interim", false);
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+// Leaves the checkpoint of `newest` and those before it, `keep` without interim ones. Later ones are damaged,
+// or the run would have gone on from them: they must not count, nor be found once this one is pruned. What a
+// killed process was writing goes too.
 void prune(const fs::path& checkpoints, const fs::path& newest, std::int64_t keep) {
   std::error_code ignored;  // a folder that stays does no harm
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, ignored))
@@ -72,8 +81,15 @@ void prune(const fs::path& checkpoints, const fs::path& newest, std::int64_t kee
       fs::remove_all(entry.path(), ignored);
   const std::vector<fs::path> folders = checkpoint_folders(checkpoints);
   const auto own = std::find(folders.begin(), folders.end(), newest) - folders.begin();
-  for (auto i = std::ptrdiff_t{0}; i < std::ssize(folders); ++i)
-    if (i < own || i >= own + keep) fs::remove_all(folders[static_cast<std::size_t>(i)], ignored);
+  std::int64_t kept = 0;
+  for (auto i = std::ptrdiff_t{0}; i < std::ssize(folders); ++i) {
+    const fs::path& folder = folders[static_cast<std::size_t>(i)];
+    const bool interim = i >= own && is_interim(folder);
+    if (i == own || (i > own && !interim && kept < keep))
+      kept += !interim;
+    else
+      fs::remove_all(folder, ignored);
+  }
 }
 
 // Refuses before a byte is written where the disk cannot hold the checkpoint.

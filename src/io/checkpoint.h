@@ -4,7 +4,9 @@
 //     optimizer.safetensors                             AdamW moments of the trained tensors; where ranks
 //     share
 //                                                       them, optimizer-00001-of-00004.safetensors and so on
-//     state.json                                        progress and the run's config
+//     state.json                                        progress, the run's config, and whether the
+//     checkpoint
+//                                                       is an interim one, which the next one replaces
 //     manifest.json                                     size and checksum of every file, written last
 //
 // A checkpoint appears whole or not at all: temporary folder, every file and the folder flushed, rename,
@@ -54,8 +56,8 @@ class CheckpointWriter {
   void write_model(const NamedTensors& model, const nlohmann::json& state, const ModelConfig& config,
                    const std::filesystem::path& tokenizer_from);
   // Last, on one rank, with what all write_moments() returned: the manifest, and the folder gets its name
-  // (replacing one of the same number). Prunes all but the newest `keep` up to it and removes later ones: a
-  // run that writes N did not go on from them.
+  // (replacing one of the same number). Prunes all but the newest `keep` up to it, and interim ones before
+  // it, which do not count; removes later ones: a run that writes N did not go on from them.
   void finish(const std::vector<CheckpointFile>& moments, std::int64_t keep);
   void abandon();
 

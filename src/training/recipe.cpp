@@ -114,11 +114,19 @@ class Recipe {
       communicator_.all_reduce_sum(any);
       const bool stop = any[0] > 0;
       state_.go_on_saving(any[1] > 0);
-      if (last || stop || progress_.step % config_.checkpoint.every == 0) paused([&] { state_.save(); });
-      if (last || stop) paused([&] { state_.finish_saving(); });
+      save_if_due(last || stop);
       if (stop) return last && progress_.phase + 1 == std::ssize(config_.phases);
     }
     return true;
+  }
+
+  // What is being written counts for nothing until it is there, and one is written at a time: so that a crash
+  // costs no more than checkpoint.every steps, two are begun in so many, the first of them an interim one.
+  void save_if_due(bool leaving) {
+    const std::int64_t every = config_.checkpoint.every, since = progress_.step % every;
+    const bool due = leaving || since == 0;
+    if (due || since == every / 2) paused([&] { state_.save(/*interim=*/!due); });
+    if (leaving || every == 1) paused([&] { state_.finish_saving(); });
   }
 
   // One step, and what is said of it. False if it made the run go back to a checkpoint.

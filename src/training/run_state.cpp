@@ -208,12 +208,12 @@ void RunState::load_moments() {
 }
 
 // Every rank that has moments of its own writes them.
-void RunState::save() {
+void RunState::save(bool interim) {
   saver_.finish();
   saver_.begin(progress.step, checkpoint_bytes());
   const int rank = communicator_.rank(), parts = trainer_.optimizer().sharded() ? communicator_.size() : 1;
   const Snapshot& snapshot = trainer_.take_snapshot();
-  const nlohmann::json state = writes_ ? checkpoint_state() : nlohmann::json();
+  const nlohmann::json state = writes_ ? checkpoint_state(interim) : nlohmann::json();
   saver_.start(
       [this, &snapshot, state, rank, parts](CheckpointWriter& writer) -> std::optional<CheckpointFile> {
         if (writes_) writer.write_model(snapshot.masters(), state, model_config_, tokenizer_folder_);
@@ -227,8 +227,9 @@ std::uintmax_t RunState::checkpoint_bytes() const {
   return sizeof(float) * static_cast<std::uintmax_t>(parameters.count() + 2 * parameters.trained_count());
 }
 
-nlohmann::json RunState::checkpoint_state() const {
+nlohmann::json RunState::checkpoint_state(bool interim) const {
   nlohmann::json state = to_json(progress);
+  state["interim"] = interim;
   if (trainer_.loss_scaler()) state["loss_scale"] = to_json(trainer_.loss_scaler()->state());
   state["metrics_bytes"] = metrics_->bytes();
   state["config"] = to_json(config_);

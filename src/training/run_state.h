@@ -37,9 +37,9 @@ class RunState {
   // Begins the current phase where the state stands in it.
   void begin_phase(const PhaseConfig& phase);
 
-  // Starts a checkpoint of the moment; it is written while the run goes on. SharedError{disk} of this one's
-  // start, of the one before's end.
-  void save();
+  // Starts a checkpoint of the moment, once the one before is there; it is written while the run goes on. An
+  // interim one lives until the next. SharedError{disk} of this one's start, of the one before's end.
+  void save(bool interim);
   // At the end of every step: whether this rank is writing one, and what to do once all know whether any is.
   bool saving() const { return saver_.busy(); }
   void go_on_saving(bool any_saving) { saver_.go_on(any_saving); }
@@ -71,7 +71,7 @@ class RunState {
   void report_swap(const SwapReport& report);
   void load_moments();
   std::uintmax_t checkpoint_bytes() const;
-  nlohmann::json checkpoint_state() const;
+  nlohmann::json checkpoint_state(bool interim) const;
   StoredTensor to_store(const Tensor& tensor);
   NamedTensors masters();
 

@@ -27,13 +27,14 @@ class Checkpoints : public testing::Test {
     std::iota(values.begin(), values.end(), 1.0f);
   }
 
-  void write(std::int64_t step, std::int64_t keep = 10) {
+  void write(std::int64_t step, std::int64_t keep = 10, bool interim = false) {
     const StoredTensor tensor{StoredType::F32, {2, 3}, std::as_bytes(std::span<const float>(values))};
     CheckpointWriter writer(folder.path(), step);
     writer.begin(1000);
     const CheckpointFile moments =
         writer.write_moments({{"first_moment.weight", tensor}, {"second_moment.weight", tensor}}, 0, 1);
-    writer.write_model({{"weight", tensor}}, {{"step", step}, {"phase", 1}}, config, "");
+    writer.write_model({{"weight", tensor}}, {{"step", step}, {"phase", 1}, {"interim", interim}}, config,
+                       "");
     writer.finish({moments}, keep);
   }
 
@@ -110,6 +111,28 @@ TEST_F(Checkpoints, OneOfTheSameNumberIsReplaced) {
 TEST_F(Checkpoints, KeepsTheNewestFew) {
   for (int step = 1; step <= 5; ++step) write(step, 2);
   EXPECT_EQ(names(folder.path()), (std::set<std::string>{"step-000000004", "step-000000005"}));
+}
+
+TEST_F(Checkpoints, AnInterimOneLivesUntilTheNextAndDoesNotCount) {
+  const auto steps = [&] { return names(folder.path()); };
+  write(1, 2);
+  write(2, 2);
+  write(3, 2, /*interim=*/true);
+  EXPECT_EQ(steps(), (std::set<std::string>{"step-000000001", "step-000000002", "step-000000003"}));
+  write(4, 2, /*interim=*/true);
+  EXPECT_EQ(steps(), (std::set<std::string>{"step-000000001", "step-000000002", "step-000000004"}));
+  EXPECT_EQ(newest(), 4);
+  write(5, 2);
+  EXPECT_EQ(steps(), (std::set<std::string>{"step-000000002", "step-000000005"}));
+}
+
+TEST_F(Checkpoints, OneWhoseStateIsDamagedCountsAsAnyOther) {
+  for (const char* state : {"", "[]", "{", "{\"interim\": 7}"}) {
+    write(1);
+    overwrite(of_step(1) / "state.json", state);
+    write(2);
+    EXPECT_EQ(names(folder.path()), (std::set<std::string>{"step-000000001", "step-000000002"})) << state;
+  }
 }
 
 TEST_F(Checkpoints, OtherFoldersAreNeitherReadNorPruned) {

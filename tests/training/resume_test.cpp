@@ -111,8 +111,8 @@ TEST_F(Resume, MetricsAreCutBackToTheCheckpoint) {
   TrainingRun run;
   run.train_until_crash(5, validated(run));
   ASSERT_EQ(run.column("loss").size(), 5u);
-  run.train_until_crash(0, validated(run));  // goes on from step 3 and takes none
-  EXPECT_EQ(run.column("loss").size(), 3u);
+  run.train_until_crash(0, validated(run));  // goes on from step 4 and takes none
+  EXPECT_EQ(run.column("loss").size(), 4u);
 }
 
 TEST_F(Resume, WhatMayDifferDoesNotStopIt) {
@@ -199,7 +199,7 @@ TEST_F(Resume, FreshWithABrokenConfigLeavesTheEarlierRun) {
 
 TEST_F(Resume, AFlippedBitInAnyFileFallsBackToTheCheckpointBefore) {
   TrainingRun template_run;
-  template_run.train_until_crash(7, validated(template_run));
+  template_run.train_until_crash(6, validated(template_run));
   const std::set<std::string> files = names_in(template_run.checkpoint(6));
   for (const char* name : {"config.json", "manifest.json", "model.safetensors", "optimizer.safetensors",
                            "state.json", "modeling_flasheva_gpt_neox.py"})
@@ -207,7 +207,7 @@ TEST_F(Resume, AFlippedBitInAnyFileFallsBackToTheCheckpointBefore) {
   for (const std::string& name : files) {
     SCOPED_TRACE(name);
     TrainingRun run;
-    run.train_until_crash(7, validated(run));
+    run.train_until_crash(6, validated(run));
     flip_bit(run.checkpoint(6) / name, fs::file_size(run.checkpoint(6) / name) / 2, 4);
     const std::string messages = run.messages_of_training(validated(run));
     EXPECT_THAT(messages, HasSubstr("warning: " + run.checkpoint(6).string() + ": "));
@@ -219,7 +219,7 @@ TEST_F(Resume, AFlippedBitInAnyFileFallsBackToTheCheckpointBefore) {
 
 TEST_F(Resume, WithoutAnyValidCheckpointItStartsAnew) {
   TrainingRun run;
-  run.train_until_crash(7, validated(run));
+  run.train_until_crash(6, validated(run));
   for (const int step : {3, 6}) fs::remove(run.checkpoint(step) / "config.json");
   EXPECT_THAT(run.messages_of_training(validated(run)), testing::Not(HasSubstr("going on")));
   expect_as_uninterrupted(run);
@@ -228,7 +228,7 @@ TEST_F(Resume, WithoutAnyValidCheckpointItStartsAnew) {
 // A damaged checkpoint of a later step must not count among those that are kept, nor be gone on from later.
 TEST_F(Resume, ADamagedCheckpointDoesNotPushValidOnesOut) {
   TrainingRun run;
-  run.train_until_crash(7, with({"checkpoint.keep=2"}, validated(run)));
+  run.train_until_crash(6, with({"checkpoint.keep=2"}, validated(run)));
   flip_bit(run.checkpoint(6) / "model.safetensors", 1000, 0);
   run.train_until_crash(2, with({"checkpoint.keep=2", "checkpoint.every=4"}, validated(run)));
   EXPECT_EQ(names_in(run.output() / "checkpoints"),
@@ -239,7 +239,7 @@ TEST_F(Resume, ADamagedCheckpointDoesNotPushValidOnesOut) {
 
 TEST_F(Resume, AHalfWrittenCheckpointIsIgnoredAndRemoved) {
   TrainingRun run;
-  run.train_until_crash(4, validated(run));
+  run.train_until_crash(3, validated(run));
   const fs::path half = run.output() / "checkpoints" / "writing-step-000000005";
   fs::copy(run.checkpoint(3), half);
   fs::remove(half / "manifest.json");
@@ -254,6 +254,19 @@ TEST_F(Resume, KeepsTheNewestCheckpoints) {
   run.train(with({"checkpoint.keep=2"}, validated(run)));
   EXPECT_EQ(names_in(run.output() / "checkpoints"),
             (std::set<std::string>{"step-000000015", "step-000000016"}));
+}
+
+// Halfway between two checkpoints; the run goes on from it as from any, and it goes with the next.
+TEST_F(Resume, FromAnInterimCheckpoint) {
+  TrainingRun run;
+  run.train_until_crash(4, validated(run));
+  EXPECT_EQ(names_in(run.output() / "checkpoints"),
+            (std::set<std::string>{"step-000000003", "step-000000004"}));
+  run.train_until_crash(2, validated(run));
+  EXPECT_EQ(names_in(run.output() / "checkpoints"),
+            (std::set<std::string>{"step-000000003", "step-000000006"}));
+  run.train(validated(run));
+  expect_as_uninterrupted(run);
 }
 
 // What stands in the way of the model folder shows before the work, not after it.
