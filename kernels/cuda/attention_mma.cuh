@@ -66,7 +66,7 @@ template <class Tile, int n, class T = typename Tile::T>
 __device__ inline void multiply_rows(float (&sums)[n][4], const T* left, int left_row, const T* right) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const T* right_row = right + (lane % 8 + lane / 16 * 8) * Tile::row + lane / 8 % 2 * 8;
-#pragma unroll
+#pragma unroll(Tile::steps <= 8 ? Tile::steps : 4)  // more at once take more registers than there are
   for (int step = 0; step < Tile::steps; ++step) {
     std::uint32_t a[4];
     load_left<Tile>(a, left, left_row, step * 16);

@@ -1,102 +1,17 @@
 // Attention in float32 and float64, on the cores that multiply one number at a time (tensor cores would round
-// operands). A block of 16 x 16 threads works on a tile of `query_tile` rows by `key_tile` rows; thread (y,
-// x) holds rows y R .. y R + R - 1 and columns x, x + 16, ... of logits.
+// operands). A block of 16 x 16 threads works on a tile of `query_tile` rows by `key_tile` rows.
 //
 //     forward   o_n = sum_m p_nm v_m,  p_nm = exp(l_nm - lse_n),  l_nm = s q_n.k_m (+ bias)
 //     backward  D_n = dO_n . O_n,  dS_nm = p_nm (dO_n . v_m - D_n)
 //               dq_n = s sum_m dS_nm k_m,  dk_m = s sum_n dS_nm q_n,  dv_m = sum_n p_nm dO_n
 //               dbias = sum over n and chunks of dS
-//
-// D is the head dimension rounded up; elements behind the true one are 0 in shared memory.
 #pragma once
 
 #include "kernels/cuda/attention_kernels.h"
-#include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/attention_simt_tile.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace flasheva::attention {
-
-inline constexpr int side = 16, simt_threads = side * side;
-
-template <class A, int D_, int query_tile_, int key_tile_>
-struct SimtTile {
-  using Element = A;
-  static constexpr int D = D_, query_tile = query_tile_, key_tile = key_tile_;
-  static constexpr int lanes = vector_width<A>;
-  static constexpr int row = D + lanes;     // elements; neighbouring rows lie in different banks
-  static constexpr int columns = D / side;  // of an output, held by a thread
-};
-
-// tile (rows, row) = rows first .. of source (count, d); 0 where there is none.
-template <class Tile, int rows, class A = typename Tile::Element>
-__device__ inline void load_rows(A* tile, const A* source, int count, std::int64_t stride, int d) {
-  for (int i = static_cast<int>(threadIdx.x); i < rows * Tile::D; i += simt_threads) {
-    const int r = i / Tile::D, c = i % Tile::D;
-    tile[r * Tile::row + c] = r < count && c < d ? source[r * stride + c] : A(0);
-  }
-}
-
-// sums[i][j] += a row y R + i  .  b row x + 16 j.
-template <class Tile, int R, int C, class A = typename Tile::Element>
-__device__ inline void multiply_rows(A (&sums)[R][C], const A* a, const A* b) {
-  constexpr int lanes = Tile::lanes;
-  const int x = static_cast<int>(threadIdx.x) % side, y = static_cast<int>(threadIdx.x) / side;
-#pragma unroll 4
-  for (int c = 0; c < Tile::D; c += lanes) {
-    Vector<A, lanes> a_part[R], b_part[C];
-#pragma unroll
-    for (int i = 0; i < R; ++i) a_part[i] = load_vector<lanes>(a + (y * R + i) * Tile::row + c);
-#pragma unroll
-    for (int j = 0; j < C; ++j) b_part[j] = load_vector<lanes>(b + (x + side * j) * Tile::row + c);
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < C; ++j)
-#pragma unroll
-        for (int l = 0; l < lanes; ++l) sums[i][j] += a_part[i].value[l] * b_part[j].value[l];
-  }
-}
-
-// Where `width` weights of a row stand in shared memory.
-template <class Tile, int width>
-inline constexpr int weight_row = width + Tile::lanes;
-
-// sums[i][...] += sum over j of weights[y R + i][j] rows[j]: columns x lanes .. of every 16 lanes.
-template <class Tile, int R, int width, class A = typename Tile::Element>
-__device__ inline void combine_rows(A (&sums)[R][Tile::columns], const A* weights, const A* rows) {
-  constexpr int lanes = Tile::lanes, groups = Tile::columns / lanes;
-  const int x = static_cast<int>(threadIdx.x) % side, y = static_cast<int>(threadIdx.x) / side;
-#pragma unroll 4
-  for (int j = 0; j < width; ++j) {
-    A weight[R];
-#pragma unroll
-    for (int i = 0; i < R; ++i) weight[i] = weights[(y * R + i) * weight_row<Tile, width> + j];
-#pragma unroll
-    for (int g = 0; g < groups; ++g) {
-      const auto part = load_vector<lanes>(rows + j * Tile::row + (g * side + x) * lanes);
-#pragma unroll
-      for (int i = 0; i < R; ++i)
-#pragma unroll
-        for (int l = 0; l < lanes; ++l) sums[i][g * lanes + l] += weight[i] * part.value[l];
-    }
-  }
-}
-
-// out rows y R + i (those below `count`) = sums * scale[i], in the columns of combine_rows().
-template <class Tile, int R, class Out, class A = typename Tile::Element>
-__device__ inline void store_rows(Out* out, const A (&sums)[R][Tile::columns], const A (&scale)[R], int count,
-                                  std::int64_t stride, int d) {
-  constexpr int lanes = Tile::lanes;
-  const int x = static_cast<int>(threadIdx.x) % side, y = static_cast<int>(threadIdx.x) / side;
-#pragma unroll
-  for (int i = 0; i < R; ++i)
-#pragma unroll
-    for (int c = 0; c < Tile::columns; ++c) {
-      const int column = (c / lanes * side + x) * lanes + c % lanes;
-      if (y * R + i < count && column < d)
-        out[(y * R + i) * stride + column] = static_cast<Out>(sums[i][c] * scale[i]);
-    }
-}
 
 template <class A>
 __device__ inline A negative_infinity() {
@@ -113,9 +28,10 @@ constexpr std::size_t forward_shared_bytes() {
 
 // Block (head, tile of queries), the last tile first: it has the most keys.
 template <class Tile, class A = typename Tile::Element>
-__global__ void __launch_bounds__(simt_threads)
+__global__ void __launch_bounds__(simt_threads, 2)
     simt_forward(A* out, A* log_sum_exp, Operands<A> in, Problem problem) {
   constexpr int R = Tile::query_tile / side, C = Tile::key_tile / side, d_row = Tile::row;
+  __shared__ Rows seen[Tile::query_tile];
   const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
   const int first = static_cast<int>(gridDim.y - 1 - blockIdx.y) * Tile::query_tile;
   const int count = min(Tile::query_tile, problem.queries - first);
@@ -136,28 +52,22 @@ __global__ void __launch_bounds__(simt_threads)
   }
   for (int chunks = 0; chunks < 2; ++chunks) {
     const Source<A> source = source_of(in, problem, head, chunks);
-    const Rows all{problem.seen(first, chunks).first, problem.seen(first + count - 1, chunks).end};
-    Rows seen[R];
-#pragma unroll
-    for (int i = 0; i < R; ++i) seen[i] = problem.seen(first + min(y * R + i, count - 1), chunks);
+    const Rows all = load_seen<Tile>(seen, problem, first, count, chunks);
     for (int key = all.first; key < all.end; key += Tile::key_tile) {
       __syncthreads();
-      const int key_count = min(Tile::key_tile, all.end - key);
-      load_rows<Tile, Tile::key_tile>(keys, source.keys + static_cast<std::int64_t>(key) * d, key_count, d,
-                                      d);
-      load_rows<Tile, Tile::key_tile>(values, source.values + static_cast<std::int64_t>(key) * d, key_count,
-                                      d, d);
+      load_keys<Tile>(keys, values, source, key, min(Tile::key_tile, all.end - key), d);
       __syncthreads();
       A logits[R][C] = {};
       multiply_rows<Tile>(logits, queries, keys);
 #pragma unroll
       for (int i = 0; i < R; ++i) {
+        const Rows visible = seen[y * R + i];
         A row_max = largest[i];
 #pragma unroll
         for (int j = 0; j < C; ++j) {
           const int m = key + x + side * j;
-          const bool visible = m >= seen[i].first && m < seen[i].end;
-          logits[i][j] = visible ? logits[i][j] * scale + (chunks ? bias : A(0)) : negative_infinity<A>();
+          const bool there = m >= visible.first && m < visible.end;
+          logits[i][j] = there ? logits[i][j] * scale + (chunks ? bias : A(0)) : negative_infinity<A>();
           row_max = logits[i][j] > row_max ? logits[i][j] : row_max;
         }
         row_max = warp_max<side>(row_max);
@@ -201,9 +111,10 @@ constexpr std::size_t query_gradient_shared_bytes() {
 // Block (head, tile of queries): dq of the tile, and in bias_parts (heads, tiles), optional, the sum of dS
 // over its chunks.
 template <class Tile, class A = typename Tile::Element>
-__global__ void __launch_bounds__(simt_threads)
+__global__ void __launch_bounds__(simt_threads, 2)
     simt_query_gradient(A* dq, A* bias_parts, Operands<A> in, OutputGradients<A> gradients, Problem problem) {
   constexpr int R = Tile::query_tile / side, C = Tile::key_tile / side, d_row = Tile::row;
+  __shared__ Rows seen[Tile::query_tile];
   const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
   const int tile = static_cast<int>(gridDim.y - 1 - blockIdx.y), first = tile * Tile::query_tile;
   const int count = min(Tile::query_tile, problem.queries - first);
@@ -229,33 +140,27 @@ __global__ void __launch_bounds__(simt_threads)
   }
   for (int chunks = 0; chunks < 2; ++chunks) {
     const Source<A> source = source_of(in, problem, head, chunks);
-    const Rows all{problem.seen(first, chunks).first, problem.seen(first + count - 1, chunks).end};
-    Rows seen[R];
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-      seen[i] = y * R + i < count ? problem.seen(first + y * R + i, chunks) : Rows{0, 0};
+    const Rows all = load_seen<Tile>(seen, problem, first, count, chunks);
     for (int key = all.first; key < all.end; key += Tile::key_tile) {
       __syncthreads();
-      const int key_count = min(Tile::key_tile, all.end - key);
-      load_rows<Tile, Tile::key_tile>(keys, source.keys + static_cast<std::int64_t>(key) * d, key_count, d,
-                                      d);
-      load_rows<Tile, Tile::key_tile>(values, source.values + static_cast<std::int64_t>(key) * d, key_count,
-                                      d, d);
+      load_keys<Tile>(keys, values, source, key, min(Tile::key_tile, all.end - key), d);
       __syncthreads();
       A logits[R][C] = {}, dp[R][C] = {};
       multiply_rows<Tile>(logits, queries, keys);
       multiply_rows<Tile>(dp, douts, values);
 #pragma unroll
-      for (int i = 0; i < R; ++i)
+      for (int i = 0; i < R; ++i) {
+        const Rows visible = seen[y * R + i];
 #pragma unroll
         for (int j = 0; j < C; ++j) {
           const int m = key + x + side * j;
-          const bool visible = m >= seen[i].first && m < seen[i].end;
+          const bool there = m >= visible.first && m < visible.end;
           const A logit = logits[i][j] * scale + (chunks ? bias : A(0));
-          const A ds = visible ? exp2(logit - log_sum[i]) * (dp[i][j] - row_dot[i]) : A(0);
+          const A ds = there ? exp2(logit - log_sum[i]) * (dp[i][j] - row_dot[i]) : A(0);
           if (chunks) bias_sum += ds;
           weights[(y * R + i) * weight_row<Tile, Tile::key_tile> + x + side * j] = ds;
         }
+      }
       __syncwarp();
       combine_rows<Tile, R, Tile::key_tile>(sums, weights, keys);
     }
@@ -294,9 +199,7 @@ __global__ void __launch_bounds__(simt_threads)
     *douts = queries + Tile::query_tile * d_row, *weights = douts + Tile::query_tile * d_row,
     *ds_weights = weights + Tile::key_tile * weight_row<Tile, Tile::query_tile>;
   const Source<A> source = source_of(in, problem, head, chunks);
-  load_rows<Tile, Tile::key_tile>(keys, source.keys + static_cast<std::int64_t>(key) * d, key_count, d, d);
-  load_rows<Tile, Tile::key_tile>(values, source.values + static_cast<std::int64_t>(key) * d, key_count, d,
-                                  d);
+  load_keys<Tile>(keys, values, source, key, key_count, d);
 
   Rows range = chunks ? problem.queries_of_chunks(key) : problem.queries_of_tokens(key, key + key_count - 1);
   range.first = max(range.first, segment * segments.queries);

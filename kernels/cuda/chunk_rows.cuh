@@ -18,6 +18,8 @@ struct RowLayout {
   static constexpr int width = width_, lanes = lanes_, vectors = vectors_;
   static constexpr int rows = warp_size / lanes, elements = width * vectors;
   static constexpr int rows_in_flight = vectors == 1 ? 4 : 1;  // of a lane
+  // Blocks a multiprocessor for which the compiler's registers suffice without spills.
+  static constexpr int resident_blocks = vectors > 1 ? 2 : sizeof(T) == sizeof(float) ? 4 : 3;
 
   static __device__ int row() { return static_cast<int>(threadIdx.x) % warp_size / lanes; }
   static __device__ bool leads() { return threadIdx.x % lanes == 0; }

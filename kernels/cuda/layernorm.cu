@@ -125,6 +125,7 @@ __global__ void __launch_bounds__(most_threads)
     backward_kernel(Backward<T> p, std::int64_t rows, std::int64_t columns) {
   using A = Accumulator<T>;
   __shared__ A shared[2][most_warps];
+  constexpr bool read_ahead = vectors == 1;  // else registers are needed for sums
   Vector<T, width> x[vectors]{}, dx[vectors]{};
   Vector<A, width> g[vectors]{}, dweight[2][vectors]{}, dbias[2][vectors]{};
   for (std::int64_t n = blockIdx.x; n < rows; n += gridDim.x) {
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(most_threads)
     A sums[2] = {};  // of g and g xhat
     for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
       x[j] = load_vector<width>(p.x + n * columns + column);
-      if (p.dx) dx[j] = load_vector<width>(p.dx + n * columns + column);
+      if (read_ahead && p.dx) dx[j] = load_vector<width>(p.dx + n * columns + column);
       g[j] = {};
 #pragma unroll
       for (int of = 0; of < 2; ++of) {
@@ -157,6 +158,7 @@ __global__ void __launch_bounds__(most_threads)
     sum_over_block(sums, shared);
     const A mean_g = sums[0] / static_cast<A>(columns), mean_g_xhat = sums[1] / static_cast<A>(columns);
     for_own_columns<vectors, width>(columns, [&](int j, std::int64_t column) {
+      if (!read_ahead) dx[j] = load_vector<width>(p.dx + n * columns + column);
 #pragma unroll
       for (int i = 0; i < width; ++i) {
         const A xhat = (widened(x[j].value[i]) - mean) * rstd;

@@ -122,7 +122,8 @@ INSTANTIATE_TEST_SUITE_P(LayerNorm, GradientTest,
 INSTANTIATE_TEST_SUITE_P(LayerNorm, PrecisionTest,
                          testing::Values(sized(1, 3), sized(3, 7), sized(7, 17, 0.5), sized(17, 33),
                                          sized(33, 300), sized(300, 300), sized(50, 64), sized(5, 1030),
-                                         two(7, 17, 0.5), two(33, 300), two(50, 64), two(5, 1030)),
+                                         two(7, 17, 0.5), two(33, 300), two(50, 64), two(5, 1030),
+                                         two(3, 5128)),
                          name_of_parameter);
 
 class LayerNormTest : public testing::Test {
