@@ -235,8 +235,9 @@ std::string MpiCommunicator::description() {
   for (std::size_t first = 0, end = 0; first < places_.size(); first = end) {
     while (end < places_.size() && std::strcmp(places_[end].host, places_[first].host) == 0) ++end;
     const int threads = threads_of(places_[first]);
-    text += fmt::format("{}{}-{} on {}, {} thread{} each", first == 0 ? "" : "; ", first, end - 1,
-                        places_[first].host, threads, threads == 1 ? "" : "s");
+    const std::string which = end - first == 1 ? fmt::to_string(first) : fmt::format("{}-{}", first, end - 1);
+    text += fmt::format("{}{} on {}, {} thread{} each", first == 0 ? "" : "; ", which, places_[first].host,
+                        threads, threads == 1 ? "" : "s");
   }
   return text;
 }

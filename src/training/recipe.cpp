@@ -125,8 +125,24 @@ class Recipe {
   void save_if_due(bool leaving) {
     const std::int64_t every = config_.checkpoint.every, since = progress_.step % every;
     const bool due = leaving || since == 0;
-    if (due || since == every / 2) paused([&] { state_.save(/*interim=*/!due); });
+    if (due || since == every / 2)
+      paused([&] {
+        wait_for_checkpoint();
+        state_.save(/*interim=*/!due);
+      });
     if (leaving || every == 1) paused([&] { state_.finish_saving(); });
+  }
+
+  void wait_for_checkpoint() {
+    constexpr double worth_a_line = 0.5;
+    const double begun = seconds_now();
+    state_.finish_saving();
+    const double waited = seconds_now() - begun;
+    if (waited > worth_a_line)
+      log_line(fmt::format(
+          "step {}: waited {:.1f} s until the checkpoint before was written; a larger checkpoint.every "
+          "would leave more time",
+          progress_.step, waited));
   }
 
   // One step, and what is said of it. False if it made the run go back to a checkpoint.

@@ -82,7 +82,7 @@ TEST(SlowFiles, AreWrittenBesideTheStepsAndAKilledWriteLosesNothing) {
   while (!went_on() && std::chrono::steady_clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   program.signal(SIGKILL);
-  program.wait();
+  EXPECT_THAT(program.wait().err, testing::HasSubstr("s until the checkpoint before was written"));
   ASSERT_TRUE(went_on());
   EXPECT_TRUE(fs::exists(checkpoints / "step-000000004"));
   EXPECT_TRUE(fs::exists(checkpoints / "step-000000006"));
