@@ -3,6 +3,8 @@
 //     w -= lr / (1-b1^t) m / (sqrt(v) / sqrt(1-b2^t) + eps)
 // One pass reads the gradient, updates w, m and v in place, and writes the copy of w in 16 bits where there
 // is one.
+#include <cmath>
+
 #include "kernels/adamw_contract.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/elementwise.cuh"
@@ -25,8 +27,9 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
   for (int i = 0; i < width; ++i) {
     const T g = gradients.value[i] * c.gradient_scale;
-    ms.value[i] = c.beta1 * ms.value[i] + c.one_minus_beta1 * g;
-    vs.value[i] = c.beta2 * vs.value[i] + c.one_minus_beta2 * g * g;
+    // Of two products a compiler may fuse either; shards of a tensor must round as the whole does.
+    ms.value[i] = std::fma(c.beta1, ms.value[i], c.one_minus_beta1 * g);
+    vs.value[i] = std::fma(c.beta2, vs.value[i], c.one_minus_beta2 * g * g);
     const T denominator = sqrt(vs.value[i]) * c.inverse_sqrt_correction2 + c.eps;
     weights.value[i] = c.decay * weights.value[i] - c.step_size * ms.value[i] / denominator;
     rounded.value[i] = static_cast<Low>(static_cast<float>(weights.value[i]));

@@ -193,7 +193,8 @@ __device__ void store_column_sums(const Backward<T>& x, const Numbers<L>& number
 }
 
 template <class L, class T = typename L::T>
-__global__ void __launch_bounds__(adapter_threads, L::resident_blocks) backward_kernel(Backward<T> x, Chunks chunks, int tiles) {
+__global__ void __launch_bounds__(adapter_threads, L::resident_blocks)
+    backward_kernel(Backward<T> x, Chunks chunks, int tiles) {
   using Tile = ChunkTile<L>;
   using A = typename L::A;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x), P = chunks.chunk;

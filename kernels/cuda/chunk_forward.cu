@@ -51,7 +51,8 @@ __device__ void load_token(const Forward<T>& x, const ChunkPlace& place, int m, 
 }
 
 template <class L, class T = typename L::T>
-__global__ void __launch_bounds__(adapter_threads, L::resident_blocks) forward_kernel(Forward<T> x, Chunks chunks) {
+__global__ void __launch_bounds__(adapter_threads, L::resident_blocks)
+    forward_kernel(Forward<T> x, Chunks chunks) {
   using Tile = ChunkTile<L>;
   using A = typename L::A;
   const int block = static_cast<int>(blockIdx.x), P = chunks.chunk, d = chunks.head_dim;

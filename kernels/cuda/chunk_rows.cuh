@@ -135,6 +135,7 @@ __device__ inline Slice<L> combine_rows(const typename L::T* rows, int count, in
     add_scaled(sum, weight(m), row);
   }
   sum_groups(sum);
+  __syncwarp();  // weight() may have read what the next row's lanes write
   return sum;
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/cuda/chunk_adapter.cuh"
 #include "kernels/cuda/chunk_rows.cuh"
 #include "kernels/cuda/chunks.cuh"
+#include "kernels/cuda/rotary.cuh"
 #include "kernels/philox.h"
 
 namespace flasheva::summary {
@@ -147,9 +148,9 @@ struct ChunkTile : AdapterTile<typename L::A, L::elements * L::lanes / warp_size
       for (int j = 0; j < L::width; ++j) {
         const int c = L::column(v) + j, i = c < half ? c : c - half;
         if (i >= half) continue;
-        const A turn = direction * sine[i], x_i = x.value[v * L::width + j];
+        const A partner = c < half ? -own[c + half] : own[i];
         out.value[v * L::width + j] =
-            c < half ? x_i * cosine[i] - own[c + half] * turn : x_i * cosine[i] + own[i] * turn;
+            flasheva::turned(x.value[v * L::width + j], partner, cosine[i], direction * sine[i]);
       }
     return out;
   }

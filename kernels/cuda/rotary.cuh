@@ -4,6 +4,8 @@
 // each, then those that stay.
 #pragma once
 
+#include <cmath>
+
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/vector.cuh"
 
@@ -12,6 +14,13 @@ namespace flasheva {
 // Units of a row of `head_dim` elements whose first 2 half turn.
 __host__ __device__ constexpr int rotary_units(int head_dim, int half, int width) {
   return (head_dim - half) / width;
+}
+
+// x turned, with its partner of the other half: -x2 of x1, x1 of x2. The rounding is said, so that every
+// kernel gives the same bits; a compiler would fuse one product here and the other there.
+template <class A>
+__device__ inline A turned(A x, A partner, A cosine, A sine) {
+  return std::fma(partner, sine, x * cosine);
 }
 
 // One unit of out (d) = in (d) turned by the angles of one position, (half) cosines and sines; direction -1
@@ -30,8 +39,8 @@ __device__ inline void turn_unit(T* out, const T* in, const Accumulator<T>* cosi
 #pragma unroll
   for (int j = 0; j < width; ++j) {
     const A x1 = widened(first.value[j]), x2 = widened(second.value[j]), turn = direction * sines.value[j];
-    first.value[j] = static_cast<T>(x1 * cosines.value[j] - x2 * turn);
-    second.value[j] = static_cast<T>(x2 * cosines.value[j] + x1 * turn);
+    first.value[j] = static_cast<T>(turned(x1, -x2, cosines.value[j], turn));
+    second.value[j] = static_cast<T>(turned(x2, x1, cosines.value[j], turn));
   }
   store_vector(out + i, first);
   store_vector(out + half + i, second);
