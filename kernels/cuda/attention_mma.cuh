@@ -471,6 +471,7 @@ __global__ void __launch_bounds__(Tile::key_threads)
   const std::int64_t at = static_cast<std::int64_t>(first_key) * d;
   load_tile<Tile, own_rows, threads>(keys, source.keys + at, key_count, d, d);
   load_tile<Tile, own_rows, threads>(values, source.values + at, key_count, d, d);
+  commit_copies();  // also where no query follows
 
   Rows range = chunks ? problem.queries_of_chunks(first_key)
                       : problem.queries_of_tokens(first_key, first_key + key_count - 1);

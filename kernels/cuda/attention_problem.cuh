@@ -98,6 +98,7 @@ __device__ inline Source<T> source_of(const Operands<T>& in, const Problem& prob
 // What is added to the logits of head h's chunks.
 template <class T, class A = Accumulator<T>>
 __device__ inline A chunk_bias_of(const Operands<T>& in, const Problem& problem, int head) {
+  if (problem.chunks == 0) return 0;
   switch (problem.chunk_bias) {
     case ChunkBias::none:
       return 0;

@@ -160,6 +160,15 @@ class AttentionPrecision : public testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(Types, AttentionPrecision, testing::ValuesIn(low_precisions),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
+void expect_at_most_twice_the_error(const Case& c, const AttentionTensors& ours,
+                                    const AttentionTensors& plain, const AttentionTensors& exact) {
+  const auto of_ours = results(c, ours, exact), of_plain = results(c, plain, exact);
+  for (std::size_t i = 0; i < of_ours.size(); ++i)
+    ASSERT_LE(relative_error(*of_ours[i].ours, *of_ours[i].reference),
+              std::max(1e-5, 2 * relative_error(*of_plain[i].ours, *of_plain[i].reference)))
+        << of_ours[i].name << ": " << describe(c);
+}
+
 void expect_as_good_as_plain(Ops& ops, const Case& c, DType dtype) {
   AttentionTensors ours = random_inputs(c, dtype, 4);
   AttentionTensors exact = converted(ours, DType::f64), plain = exact;
@@ -167,11 +176,19 @@ void expect_as_good_as_plain(Ops& ops, const Case& c, DType dtype) {
   run_backward(ops, c, ours);
   reference_attention(exact, c.config);
   reference_attention(plain, c.config, RoundTo{dtype});
-  const auto of_ours = results(c, ours, exact), of_plain = results(c, plain, exact);
-  for (std::size_t i = 0; i < of_ours.size(); ++i)
-    ASSERT_LE(relative_error(*of_ours[i].ours, *of_ours[i].reference),
-              std::max(1e-5, 2 * relative_error(*of_plain[i].ours, *of_plain[i].reference)))
-        << of_ours[i].name << ": " << describe(c);
+  expect_at_most_twice_the_error(c, ours, plain, exact);
+}
+
+// The same against the CPU, where the plain formula takes too long.
+void expect_as_good_as_cpu(Ops& ops, const Case& c, DType dtype) {
+  const auto cpu = make_cpu_ops();
+  AttentionTensors ours = random_inputs(c, dtype, 4);
+  AttentionTensors exact = converted(ours, DType::f64), plain = ours;
+  for (const auto& [device, t] : {std::pair{&ops, &ours}, {cpu.get(), &plain}, {cpu.get(), &exact}}) {
+    run_forward(*device, c, *t);
+    run_backward(*device, c, *t);
+  }
+  expect_at_most_twice_the_error(c, ours, plain, exact);
 }
 
 TEST_P(AttentionPrecision, IsAsGoodAsThePlainFormula) {
@@ -195,6 +212,16 @@ TEST_P(AttentionPrecision, TakesEveryLength) {
       if (device_is_simulated() && T < 16) continue;
       expect_as_good_as_plain(*ops, {1 + 64 / T, 2, T, 24, config}, GetParam());
     }
+}
+
+// So long that the queries of a chunk are cut into segments, some of which do not see it.
+TEST_P(AttentionPrecision, TakesLongSequences) {
+  const auto ops = make_test_ops();
+  for (WindowKind window_kind : {WindowKind::block, WindowKind::sliding})
+    expect_as_good_as_plain(*ops, {1, 1, 600, 16, {eva(32, 4, window_kind), ChunkBias::none}}, GetParam());
+  if (ops->device() == Device::cpu || device_is_simulated()) return;
+  for (const AttentionConfig& config : typical_configs(256, 16))
+    for (std::int64_t T : {2048, 8192}) expect_as_good_as_cpu(*ops, {1, 4, T, 64, config}, GetParam());
 }
 
 // A window as long as the sequence is full attention, to the bit: no chunk is outside of it.
