@@ -29,6 +29,13 @@ void set(cublasLtMatmulPreferenceOpaque_t& preference, cublasLtMatmulPreferenceA
          const T& value) {
   FLASHEVA_CUBLAS(cublasLtMatmulPreferenceSetAttribute(&preference, attribute, &value, sizeof(value)));
 }
+template <class T>
+T get(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute) {
+  T value{};
+  std::size_t written = 0;
+  FLASHEVA_CUBLAS(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof(T), &written));
+  return value;
+}
 
 // Of a matrix stored row by row, as the library sees it: its columns are our rows.
 inline cublasLtMatrixLayoutOpaque_t make_layout(DType type, std::int64_t rows, std::int64_t columns) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/buffer.h"
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/device_scratch.h"
 #include "kernels/cuda/gemm.h"
@@ -34,7 +35,7 @@ struct Operands {
 };
 
 std::uint32_t alignment_of(const Tensor& tensor) {
-  constexpr std::uintptr_t most = 256;
+  constexpr std::uintptr_t most = MemoryPlan::alignment_bytes;  // where a plan puts a tensor decides nothing
   const int last = tensor.shape.rank() - 1;
   const std::uintptr_t row = last > 0 ? tensor.dim(last) * size_in_bytes(tensor.dtype) : 0;
   const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(tensor.data) | row | most;
@@ -205,12 +206,22 @@ class CudaGemm::Library {
     return plans_.emplace(product, plan).first->second;
   }
 
-  // Algorithms that can do it, the presumably fastest first. Those for few rows are the ones for `few_rows`:
-  // what generation gives must not depend on what is generated beside it, and another algorithm adds in
-  // another order.
+  // Algorithms that can do it, the presumably fastest first. Those for few rows are the ones for `few_rows`,
+  // where there are any: what generation gives must not depend on what is generated beside it, and another
+  // algorithm adds in another order. A bias is read as wide as the result, which nobody may promise of it.
   std::vector<Algorithm> find_algorithms(Description& what, const void* bias) {
+    constexpr std::uint32_t widest_read = 16;
+    const Product& product = what.product;
+    if (product.bias && product.bias_alignment < widest_read) return {};
+    if (!product.a_transposed && product.m < few_rows)
+      if (const auto found = algorithms_for(few_rows, what, bias); !found.empty()) return found;
+    return algorithms_for(product.m, what, bias);
+  }
+
+  // Those that the library names for `m` rows.
+  std::vector<Algorithm> algorithms_for(std::int64_t m, Description& what, const void* bias) {
     Product product = what.product;
-    if (!product.a_transposed) product.m = std::max(product.m, few_rows);
+    product.m = m;
     Description asked(product, bias);
     cublasLtMatmulPreferenceOpaque_t preference = make_preference(product);
     constexpr int most_algorithms = 8;
@@ -224,7 +235,7 @@ class CudaGemm::Library {
     std::vector<Algorithm> algorithms;
     for (int i = 0; i < count; ++i) {
       cublasLtMatmulHeuristicResult_t checked{};
-      if (results[i].state == CUBLAS_STATUS_SUCCESS &&
+      if (results[i].state == CUBLAS_STATUS_SUCCESS && sums_widely(results[i].algo) &&
           cublasLtMatmulAlgoCheck(handle_, &what.operation, &what.b, &what.a, &what.out, &what.out,
                                   &results[i].algo, &checked) == CUBLAS_STATUS_SUCCESS &&
           checked.workspaceSize <= workspace_bytes)
@@ -233,7 +244,14 @@ class CudaGemm::Library {
     return algorithms;
   }
 
-  // Parts of a sum are added in float32 (float64), never rounded to 16 bits in between.
+  // Parts of a sum are added in float32 (float64), never rounded to 16 bits in between. An algorithm that
+  // cuts sums into parts and names no way to add them up may keep them in the result's type.
+  static bool sums_widely(const cublasLtMatmulAlgo_t& algorithm) {
+    const auto parts = get<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+    const auto scheme = get<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
+    return parts <= 1 || scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  }
+
   static cublasLtMatmulPreferenceOpaque_t make_preference(const Product& product) {
     cublasLtMatmulPreferenceOpaque_t preference;
     FLASHEVA_CUBLAS(cublasLtMatmulPreferenceInit(&preference));

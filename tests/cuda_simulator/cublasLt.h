@@ -1,7 +1,7 @@
 // The part of cuBLASLt that gemm.cu uses, for the simulator: matrices column by column with leading
 // dimensions, as documented, and plain loops over them. There are two algorithms, which add in opposite
-// orders, and the first one twice. It has no products with a bias in float64, and holds its user to the
-// alignments that an algorithm was asked for.
+// orders, the first one twice, and before them one that must not be taken: it loses parts of a sum. It has no
+// products with a bias in float64, and holds its user to the alignments that an algorithm was asked for.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,7 +19,11 @@ enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16F = 2, CUDA_R_16B
 enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_64F = 70 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
-enum { CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2 };
+enum { CUBLASLT_REDUCTION_SCHEME_NONE = 0, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2 };
+enum cublasLtMatmulAlgoConfigAttributes_t {
+  CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
+  CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME
+};
 enum cublasLtMatmulDescAttributes_t {
   CUBLASLT_MATMUL_DESC_TRANSA,
   CUBLASLT_MATMUL_DESC_TRANSB,
@@ -52,6 +56,7 @@ struct cublasLtMatmulPreferenceOpaque_t {
 };
 struct cublasLtMatmulAlgo_t {
   bool backwards;
+  std::int32_t parts;  // of a sum; several lose it: an algorithm that nobody may take
   std::uint32_t alignments[4];
 };
 struct cublasLtMatmulHeuristicResult_t {
@@ -128,6 +133,16 @@ inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPrefere
 
 // --- algorithms -----------------------------------------------------------------------------------------
 
+inline cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algorithm,
+                                                           cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                           void* value, std::size_t, std::size_t* written) {
+  const std::int32_t is =
+      attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? algorithm->parts : CUBLASLT_REDUCTION_SCHEME_NONE;
+  std::memcpy(value, &is, sizeof(is));
+  *written = sizeof(is);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
 inline cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -153,9 +168,14 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cu
                                                      cublasLtMatmulPreference_t preference, int most,
                                                      cublasLtMatmulHeuristicResult_t* results, int* count) {
   *count = 0;
-  for (const bool backwards : {false, true, false}) {
+  struct {
+    bool backwards;
+    std::int32_t parts;
+  } const algorithms[] = {{false, 4}, {false, 1}, {true, 1}, {false, 1}};
+  for (const auto& [backwards, parts] : algorithms) {
     cublasLtMatmulHeuristicResult_t result{};
     result.algo.backwards = backwards;
+    result.algo.parts = parts;
     std::memcpy(result.algo.alignments, preference->alignments, sizeof(preference->alignments));
     const cublasStatus_t status =
         cublasLtMatmulAlgoCheck(handle, operation, a, b, c, d, &result.algo, &result);
@@ -181,7 +201,7 @@ void multiply_columns(const cublasLtMatmulDescOpaque_t& operation, const cublasL
   for (std::int64_t column = 0; column < d_layout.columns; ++column)
     for (std::int64_t row = 0; row < d_layout.rows; ++row) {
       A sum = 0;
-      for (std::int64_t k = 0; k < terms; ++k) {
+      for (std::int64_t k = 0; k < terms / algorithm.parts; ++k) {
         const std::int64_t term = algorithm.backwards ? terms - 1 - k : k;
         sum += element(a, a_layout, operation.a, row, term) * element(b, b_layout, operation.b, term, column);
       }
@@ -210,6 +230,9 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
   for (int i = 0; i < 4; ++i)
     if (reinterpret_cast<std::uintptr_t>(operands[i]) % algorithm->alignments[i] != 0)
       return CUBLAS_STATUS_EXECUTION_FAILED;
+  if (operation->epilogue == CUBLASLT_EPILOGUE_BIAS &&
+      reinterpret_cast<std::uintptr_t>(operation->bias) % 16 != 0)
+    return CUBLAS_STATUS_EXECUTION_FAILED;
   struct Scalar {
     alignas(double) std::byte bytes[sizeof(double)];
   };
