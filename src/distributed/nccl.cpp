@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <map>
 #include <string>
 #include <vector>
@@ -64,7 +65,7 @@ class NcclSums final : public DeviceSums {
   std::size_t elements_of(const Tensor& tensor, int rank) const;
   bool pieces_are_equal(const Tensor& tensor) const { return tensor.size() % size_ == 0; }
 
-  const int rank_, size_;
+  const int rank_, size_, gpu_;
   const cudaStream_t operations_;
   CudaOps rounding_;
   const cudaStream_t stream_;
@@ -106,6 +107,7 @@ void check_one_gpu_a_rank(Communicator& communicator) {
 NcclSums::NcclSums(Communicator& communicator, CudaOps& ops)
     : rank_(communicator.rank()),
       size_(communicator.size()),
+      gpu_(own_gpu()),
       operations_(ops.stream()),
       rounding_(own_gpu()),
       stream_(rounding_.stream()) {
@@ -119,8 +121,9 @@ NcclSums::NcclSums(Communicator& communicator, CudaOps& ops)
   check(ncclCommInitRank(&ranks_, size_, id, rank_), "ncclCommInitRank");
 }
 
+// Destroying waits for the other ranks: not while this one leaves because of an error.
 NcclSums::~NcclSums() {
-  if (ranks_ != nullptr) ncclCommDestroy(ranks_);
+  if (ranks_ != nullptr && std::uncaught_exceptions() == 0) ncclCommDestroy(ranks_);
   cudaEventDestroy(ready_);
   cudaEventDestroy(end_);
 }
@@ -198,7 +201,9 @@ std::size_t NcclSums::elements_of(const Tensor& tensor, int rank) const {
   return static_cast<std::size_t>(piece_of_rank({0, tensor.size()}, rank, size_).size());
 }
 
+// Called on a thread of its own, whose GPU would be the first.
 bool NcclSums::done() {
+  FLASHEVA_CUDA(cudaSetDevice(gpu_));
   ncclResult_t state = ncclSuccess;
   check(ncclCommGetAsyncError(ranks_, &state), "ncclCommGetAsyncError", ranks_);
   if (state != ncclSuccess && state != ncclInProgress) {
