@@ -107,8 +107,8 @@ class Ops {
   virtual Device device() const = 0;
   // Uninitialised memory of device(), aligned as MemoryPlan says; throws OutOfMemory. It may outlive the Ops.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;
-  // out = in, of one type and shape, each in host memory or on device(). Host memory, but that of
-  // allocate_on_host, may be used again on return.
+  // out = in, of one type and shape, each in host memory or on device(). Host memory may be used again on
+  // return.
   virtual void copy(Tensor out, Tensor in) = 0;
   // Host memory that device() reads and writes by itself, for start_copy; throws OutOfMemory. It may outlive
   // the Ops.

@@ -44,6 +44,7 @@ CudaOps::CudaOps(int gpu) {
   FLASHEVA_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   bad_token_ = static_cast<int*>(allocate_on_gpu(sizeof(int), "the flag of bad tokens"));
   FLASHEVA_CUDA(cudaMemsetAsync(bad_token_, 0, sizeof(int), stream_));
+  bad_token_on_host_ = allocate_on_host(sizeof(int));
   gemm_ = std::make_unique<CudaGemm>(stream_);
 }
 
@@ -70,9 +71,10 @@ DeviceMemory CudaOps::allocate_on_host(std::size_t bytes) {
 }
 
 void CudaOps::synchronize() {
-  int bad_token = 0;
-  FLASHEVA_CUDA(cudaMemcpyAsync(&bad_token, bad_token_, sizeof(int), cudaMemcpyDefault, stream_));
+  auto* on_host = reinterpret_cast<int*>(bad_token_on_host_.get());
+  FLASHEVA_CUDA(cudaMemcpyAsync(on_host, bad_token_, sizeof(int), cudaMemcpyDefault, stream_));
   FLASHEVA_CUDA(cudaStreamSynchronize(stream_));
+  const int bad_token = *on_host;
   if (bad_token == 0) return;
   FLASHEVA_CUDA(cudaMemsetAsync(bad_token_, 0, sizeof(int), stream_));
   throw std::logic_error(bad_token == 1 ? "a token is not in 0 .. V - 1"

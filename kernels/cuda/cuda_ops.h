@@ -90,6 +90,7 @@ class CudaOps final : public Ops {
   cudaStream_t stream_ = nullptr;
   int* bad_token_ =
       nullptr;  // on the GPU; 1 once a token was beyond the vocabulary, 2 a place beyond a cache
+  DeviceMemory bad_token_on_host_{nullptr, nullptr};
   std::unique_ptr<CudaGemm> gemm_;
   DeviceScratch scratch_;
 };

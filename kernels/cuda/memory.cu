@@ -28,10 +28,9 @@ __global__ void fill_normal_kernel(T* out, std::int64_t size, double standard_de
 
 }  // namespace
 
-// Host memory that is not page-locked has been read on return.
 void CudaOps::copy(Tensor out, Tensor in) {
   start_copy(out, in);
-  if (out.device == Device::cpu) synchronize();
+  if (out.device == Device::cpu || in.device == Device::cpu) synchronize();
 }
 
 void CudaOps::start_copy(Tensor out, Tensor in) {

@@ -47,6 +47,10 @@ void Decoder::take_memory() {
   memory_ = std::make_unique<Buffer>(
       memory_for(plan, plan.bytes(), ops_, "lower --batch or --max-length, or use --precision bf16"));
   memory_->bind(plan);
+  MemoryPlan host;
+  host.add(host_logits_, "logits", DType::f32, {S, config_.vocab_size});
+  host_memory_ = std::make_unique<Buffer>(Buffer::on_host(host.bytes(), ops_));
+  host_memory_->bind(host);
   network_.prepare(ops_);
 }
 

@@ -34,6 +34,10 @@ class Decoder : public LoadedModel {
   void prefill(std::span<float> logits, std::int64_t sequence, std::span<const std::int32_t> prompt);
   // logits (N, V), row by row, after one more token of each of N different sequences.
   void decode(std::span<float> logits, std::span<const NextToken> next);
+  // Host memory for those of all sequences (S, V), which the device writes fastest.
+  std::span<float> logits_on_host() const {
+    return {host_logits_.as<float>(), static_cast<std::size_t>(host_logits_.size())};
+  }
   // Fills the caches with random values, as if sequences of any length had been read: to measure speed.
   void fill_caches(std::uint64_t seed);
 
@@ -50,7 +54,8 @@ class Decoder : public LoadedModel {
   Tensor tokens_;    // (segment), int32
   Tensor next_;      // (3 S), int32: of up to S next tokens the sequences, then positions, then tokens
   HostStaging staging_;
-  std::unique_ptr<Buffer> memory_;
+  Tensor host_logits_;  // (S, V) float32
+  std::unique_ptr<Buffer> memory_, host_memory_;
   std::map<std::int64_t, std::unique_ptr<OperationGraph>> graphs_;  // of decode(), by the number of sequences
 };
 

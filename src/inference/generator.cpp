@@ -49,10 +49,7 @@ struct Generator::Sequence {
 };
 
 Generator::Generator(Decoder& decoder, const Tokenizer* tokenizer, const GenerationOptions& options)
-    : decoder_(decoder),
-      tokenizer_(tokenizer),
-      options_(options),
-      logits_(static_cast<std::size_t>(decoder.capacity().sequences * decoder.config().vocab_size)) {
+    : decoder_(decoder), tokenizer_(tokenizer), options_(options), logits_(decoder.logits_on_host()) {
   FLASHEVA_CHECK(options.max_length > 1 && options.max_length <= decoder.capacity().tokens);
   FLASHEVA_CHECK(options.stop.empty() || tokenizer != nullptr);
 }
@@ -103,7 +100,7 @@ bool Generator::take(std::span<float> logits, Sequence& sequence, const Added& a
 void Generator::begin(Sequence& sequence, const std::vector<std::int32_t>& prompt) {
   const Stopwatch stopwatch(speed_.prompt_seconds);
   const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
-  decoder_.prefill(std::span(logits_).first(V), sequence.place, prompt);
+  decoder_.prefill(logits_.first(V), sequence.place, prompt);
   sequence.length = static_cast<std::int32_t>(prompt.size());
   speed_.prompt_tokens += sequence.length;
   if (options_.sampling.repetition_penalty != 1)
@@ -117,14 +114,14 @@ void Generator::decode(std::vector<Sequence*>& active) {
   for (const Sequence* sequence : active)
     next.push_back({sequence->place, sequence->length - 1, sequence->next});
   const std::size_t V = static_cast<std::size_t>(decoder_.config().vocab_size);
-  decoder_.decode(std::span(logits_).first(active.size() * V), next);
+  decoder_.decode(logits_.first(active.size() * V), next);
   speed_.new_tokens += static_cast<std::int64_t>(active.size());
 }
 
 void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Done& done,
                     const Added& added) {
   const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
-  const auto row = [&](std::size_t i) { return std::span(logits_).subspan(i * V, V); };
+  const auto row = [&](std::size_t i) { return logits_.subspan(i * V, V); };
   std::vector<std::int32_t> free_places(static_cast<std::size_t>(decoder_.capacity().sequences));
   for (std::size_t i = 0; i < free_places.size(); ++i)
     free_places[i] = static_cast<std::int32_t>(free_places.size() - 1 - i);

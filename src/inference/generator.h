@@ -66,7 +66,7 @@ class Generator {
   Decoder& decoder_;
   const Tokenizer* tokenizer_;
   GenerationOptions options_;
-  std::vector<float> logits_;  // (S, V)
+  std::span<float> logits_;  // (S, V)
   GenerationSpeed speed_;
 };
 
