@@ -84,17 +84,23 @@ void Core::backward(Ops& ops) const {
     ops.qkv_summary_backward(dqkv, gradients, dq, dk, dv, dkappa, dbeta, q, k, v, {}, {}, weights, summary);
 }
 
-double median_milliseconds(Ops& ops, int repeats, const std::function<void()>& work) {
+double milliseconds_of(Ops& ops, int calls, const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < calls; ++i) work();
+  ops.synchronize();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count() / calls;
+}
+
+// Of samples of 10 ms or one call, once the clocks have risen.
+double median_milliseconds(Ops& ops, int samples, const std::function<void()>& work) {
+  constexpr double warm_up_ms = 300, sample_ms = 10;
   work();
   ops.synchronize();
+  double one_ms = 0;
+  for (double warm_ms = 0; warm_ms < warm_up_ms; warm_ms += one_ms) one_ms = milliseconds_of(ops, 1, work);
+  const int calls = std::clamp(static_cast<int>(sample_ms / one_ms), 1, 100);
   std::vector<double> times;
-  for (int i = 0; i < repeats; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    ops.synchronize();
-    times.push_back(
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
-  }
+  for (int i = 0; i < samples; ++i) times.push_back(milliseconds_of(ops, calls, work));
   return median(times);
 }
 

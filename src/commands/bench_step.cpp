@@ -53,7 +53,8 @@ std::vector<GemmShape> shapes_of(const ModelConfig& model, std::int64_t rows) {
 }  // namespace
 
 void bench_step(const BenchStepOptions& options) {
-  const Config config = load_config(options.config, options.overrides);
+  Config config = load_config(options.config, options.overrides);
+  config.checkpoint.every = 0;
   const ModelConfig model = resolve_model(config);
   const PhaseConfig& phase = find_phase(config, options.phase);
   const auto ops = options.device.make_ops(to_string(config.run.device));

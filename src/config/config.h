@@ -93,7 +93,7 @@ struct PhaseConfig {
 };
 
 struct CheckpointSection {
-  std::int64_t every = 1000, keep = 3;
+  std::int64_t every = 1000, keep = 3;  // every 0, which no file can say: none, for a benchmark
 };
 
 struct EvaluateSection {

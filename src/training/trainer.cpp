@@ -62,7 +62,7 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
   const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
   work.sum_scratch = Tensor{};
   if (scratch > 0) plan.add(work.sum_scratch, "sums over ranks", DType::f32, {scratch});
-  work.snapshot.plan(host, model.parameters, work.optimizer, rank);
+  if (config.checkpoint.every > 0) work.snapshot.plan(host, model.parameters, work.optimizer, rank);
 }
 
 std::vector<Trainer::PhasePlan> Trainer::plans(const Config& config, const ModelConfig& model_config,
