@@ -282,7 +282,7 @@ TEST(ChunkSummary, AddsToGradientsAndLeavesAbsentOnesAlone) {
 // With rotary dimensions: the split and the merge of qkv_rotary around the summaries without.
 TEST(ChunkSummary, TurnsQueriesAndKeysAsTheRotaryOperationDoes) {
   const auto ops = make_test_ops();
-  for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+  for (DType dtype : on_this_device({DType::f64, DType::f32, DType::bf16}))
     for (auto [T, d, half] : {std::tuple{50, 16, 4}, {50, 16, 8}, {7, 12, 3}, {37, 80, 10}, {33, 136, 17}}) {
       const Case c{2, 2, T, d, {8, Adapter::linear, Proposal::qk, {}}};
       SummaryTensors apart = random_inputs(c, dtype, 11), ours = apart;

@@ -40,9 +40,9 @@ INSTANTIATE_TEST_SUITE_P(Residual, PrecisionTest,
 
 TEST(ResidualTest, AddsExactly) {
   const std::unique_ptr<Ops> ops = make_test_ops();
-  TestTensor x = filled(DType::f64, {3}, 1), a = filled(DType::f64, {3}, 20),
-             b = filled(DType::f64, {3}, 300);
-  TestTensor out(DType::f64, {3});
+  TestTensor x = filled(DType::f32, {3}, 1), a = filled(DType::f32, {3}, 20),
+             b = filled(DType::f32, {3}, 300);
+  TestTensor out(DType::f32, {3});
   ops->residual(out, x, a, b);
   EXPECT_EQ(out.get(2), 321);
   ops->residual(out, x, a, {});
