@@ -76,7 +76,7 @@ bench() {  # PART NAME LIMIT ARGUMENTS...: a `flasheva bench` whose figures go t
 find_cuda_libraries() {  # where the loader does not know them: CUDA's own folders, then PyTorch's
   local missing folder python_folders
   local programs=("$flasheva" "$package"/test_*_cuda)
-  ldd "${programs[@]}" 2>/dev/null | grep -q 'not found' || return 0
+  [[ $(ldd "${programs[@]}" 2>/dev/null) == *'not found'* ]] || return 0
   python_folders=$(python3 -c 'import glob, sysconfig
 print(*glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"))' 2>/dev/null)
   for missing in $(ldd "${programs[@]}" | awk '/not found/ {print $1}' | sort -u); do
