@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tests and measures flasheva on a machine with a GPU, CUDA 13 and little else: what scripts/package_for_gpu.sh
 # collected, beside this repository's files. No part stops the next; a table of all comes last and goes to
-# RESULTS_FOLDER/summary.md, every log and figure behind it to RESULTS_FOLDER/results.tar.gz.
+# RESULTS_FOLDER/PARTS/summary.md, every log and figure behind it to RESULTS_FOLDER/PARTS/results.tar.gz. Both are
+# written after every step and every 20 seconds. On a GPU, whatever did not pass makes the exit status 1.
 #
 #     scripts/gpu_check.sh [OPTION...] [PACKAGE [RESULTS_FOLDER]]   default: build/gpu-package.tar.gz, build/gpu-results
 #
@@ -9,26 +10,32 @@
 #                       (default: all)
 #     --seconds N       time for everything (default 560); a step gets no more than what is left
 #     --try-on-cpu      tiny shapes, without a GPU: do the parts run?
+#
+# Where a command may take ten minutes, three calls leave every part its time:
+#
+#     scripts/gpu_check.sh --parts machine,tests,losses,sanitizer --seconds 500 build/gpu-package.tar.gz "$OUT"
+#     scripts/gpu_check.sh --parts steps,attention,decode --seconds 420 build/gpu-package.tar.gz "$OUT"
+#     scripts/gpu_check.sh --parts pytorch --seconds 540 build/gpu-package.tar.gz "$OUT"
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-parts=machine,tests,losses,sanitizer,steps,attention,decode,pytorch seconds=560 device=cuda places=()
+all_parts=(machine tests losses sanitizer steps attention decode pytorch)
+parts=all seconds=560 device=cuda places=()
 while (($#)); do
   case $1 in
     --parts) parts=${2:?--parts LIST}; shift ;;
     --seconds) seconds=${2:?--seconds N}; shift ;;
     --try-on-cpu) device=cpu ;;
-    -*) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    -*) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
     *) places+=("$1") ;;
   esac
   shift
 done
-all_parts=(machine tests losses sanitizer steps attention decode pytorch)
 for part in ${parts//,/ }; do
-  [[ " ${all_parts[*]} " == *" $part "* ]] || { echo "gpu_check: no part $part; there are ${all_parts[*]}" >&2; exit 2; }
+  [[ " all ${all_parts[*]} " == *" $part "* ]] || { echo "gpu_check: no part $part; there are ${all_parts[*]}" >&2; exit 2; }
 done
 package=$(realpath -m "${places[0]:-build/gpu-package.tar.gz}")  # the archive, or its folder
-results=$(realpath -m "${places[1]:-build/gpu-results}")
+results=$(realpath -m "${places[1]:-build/gpu-results}")/${parts//,/-}
 mkdir -p "$results"
 work=$(mktemp -d) unpacked=$(mktemp -d)
 trap 'rm -rf "$work" "$unpacked"' EXIT
@@ -43,30 +50,49 @@ export FLASHEVA_COMMIT PYTHONUNBUFFERED=1
 
 # --- helpers ---
 
-keep() {  # what there is so far: whoever stops this script still finds it
-  python3 scripts/summarize_gpu_check.py "$work" >"$results/summary.md" 2>"$work/summary.log" ||
-    cp "$work/steps.tsv" "$results/summary.md"
-  tar -C "$work" -czf "$results/results.tar.gz.part" . && mv "$results/results.tar.gz.part" "$results/results.tar.gz"
+keep() {  # what there is so far: whoever stops this script, even within a step, still finds it
+  python3 scripts/summarize_gpu_check.py "$work" >"$results/summary.md.part" 2>"$work/summary.log" ||
+    cp "$work/steps.tsv" "$results/summary.md.part"
+  mv "$results/summary.md.part" "$results/summary.md"
+  tar -C "$work" -czf "$results/results.tar.gz.part" . || (($? == 1)) || return 0  # 1: a log grew meanwhile
+  mv "$results/results.tar.gz.part" "$results/results.tar.gz"
 }
-trap 'keep; exit 143' TERM INT
 
-step() {  # PART NAME LIMIT COMMAND...: at most LIMIT seconds, its output in PART-NAME.log, its fate in steps.tsv
-  local part=$1 name=$2 limit=$3 left=$((deadline - SECONDS)) start=$SECONDS rc=0 fate
+row() {  # PART NAME FATE [SECONDS] of the summary
+  printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${4:-0}" >>"$work/steps.tsv"
+  keep
+}
+
+part=- name=- command=  # of the step that runs
+trap '[[ -z $command ]] || kill "$command"; row "$part" "$name" "stopped from outside"; exit 143' TERM INT
+
+step() {  # PART NAME LIMIT COMMAND...: at most LIMIT seconds, its output in PART-NAME.log, its $fate in steps.tsv
+  local part=$1 name=$2 limit=$3 left=$((deadline - SECONDS)) start=$SECONDS rc=0 log=$work/$1-$2.log
   shift 3
   ((limit < left)) || limit=$left
   if ((limit < 5)); then
-    printf '%s\t%s\tno time left\t0\n' "$part" "$name" >>"$work/steps.tsv"
+    fate='no time left'
+    row "$part" "$name" "$fate"
     return
   fi
   echo "[$SECONDS s] $part $name"
-  { echo "+ $*"; timeout --kill-after=5 "$limit" "$@"; } >"$work/$part-$name.log" 2>&1 </dev/null || rc=$?
+  echo "+ $*" >"$log"
+  timeout --kill-after=5 "$limit" "$@" >>"$log" 2>&1 </dev/null &
+  command=$!
+  until timeout 20 tail -f -s 0.1 --pid=$command /dev/null & wait $!; do keep; done  # a trap cuts `wait` short
+  wait $command || rc=$?
+  command=
   case $rc in
     0) fate=passed ;;
     77) fate=skipped ;;
-    124 | 137) fate="over its $limit s" ;;
+    124) fate="over its $limit s" ;;
+    137) fate='killed (137)' ;;  # after its time too, or for want of memory
     *) fate="failed, exit $rc" ;;
   esac
-  printf '%s\t%s\t%s\t%s\n' "$part" "$name" "$fate" $((SECONDS - start)) >>"$work/steps.tsv"
+  if [[ $rc == 0 ]] && grep -q '^\[=* *\] Running' "$log" && ! grep -q '^\[ *OK \]' "$log"; then
+    fate='failed, no test ran'
+  fi
+  row "$part" "$name" "$fate" $((SECONDS - start))
 }
 
 bench() {  # PART NAME LIMIT ARGUMENTS...: a `flasheva bench` whose figures go to PART-NAME.json
@@ -132,7 +158,7 @@ sanitizer() {  # the shapes of PyTorch's fixtures, and attention on tensor cores
   local -A filters=([pytorch]='*PyTorch*' [attention]='*AttentionPrecision.TakesEveryHeadDimension/bfloat16')
   program=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer)
   if [[ -z $program ]]; then
-    printf 'sanitizer\tall\tcompute-sanitizer is not installed\t0\n' >>"$work/steps.tsv"
+    row sanitizer all 'compute-sanitizer is not installed'
     return
   fi
   for filter in "${filters[@]}"; do
@@ -202,11 +228,11 @@ pytorch() {
 find_cuda_libraries
 : >"$work/steps.tsv"
 for part in "${all_parts[@]}"; do
-  [[ ,$parts, == *,$part,* ]] || continue
-  $part
-  keep
+  [[ ,$parts, == *,$part,* || $parts == all ]] && $part
 done
 keep
 echo
 cat "$results/summary.md"
-! grep -qE $'\t(failed|over)' "$work/steps.tsv"
+good='passed|warning'
+[[ $device == cuda ]] || good+='|skipped|no time left|compute-sanitizer'
+awk -F '\t' -v good="^($good)" '$3 !~ good {bad = 1} END {exit bad || !NR}' "$work/steps.tsv"
