@@ -17,6 +17,7 @@
 #     scripts/gpu_check.sh --parts steps,attention,decode --seconds 420 build/gpu-package.tar.gz "$OUT"
 #     scripts/gpu_check.sh --parts pytorch --seconds 540 build/gpu-package.tar.gz "$OUT"
 set -uo pipefail
+shopt -s extglob
 cd "$(dirname "$0")/.." || exit
 
 all_parts=(machine tests losses sanitizer steps attention decode pytorch)
@@ -131,17 +132,36 @@ machine() {
   step machine info 30 "$flasheva" info
 }
 
-tests() {
-  local test
-  for test in "$package"/test_*_cuda; do
-    step tests "$(basename "$test")" 90 "$test" --gtest_brief=1
+by_suite() {  # PROGRAM: every suite of tests in a process of its own
+  local suite suites rc failed=0
+  suites=$("$1" --gtest_list_tests | awk '/^[^ ]+\.($| )/ && !seen[$1]++ {print $1}')
+  for suite in $suites; do
+    rc=0
+    timeout --foreground --kill-after=5 30 "$1" --gtest_filter="$suite*" || rc=$?
+    ((rc == 0)) || { failed=1; echo "$suite exit $rc"; }
+  done
+  [[ -n $suites ]] && return $failed
+}
+export -f by_suite
+
+tests() {  # the ranks, which are several processes, last
+  local program name
+  local fault='cudaError(IllegalAddress|MisalignedAddress|LaunchFailure|LaunchTimeout|IllegalInstruction'
+  fault+='|InvalidAddressSpace|InvalidPc|HardwareStackError|Assert|ECCUncorrectable)'
+  for program in "$package"/test_!(*ranks)_cuda "$package"/test_*ranks_cuda; do
+    name=$(basename "$program")
+    step tests "$name" 90 "$program"
+    # What these leave behind fails every later test of the process.
+    if [[ $fate =~ ^(over|killed|failed, exit 1[34]) ]] || grep -qE "$fault" "$work/tests-$name.log"; then
+      step tests "$name-by-suite" 240 bash -c "by_suite ${program@Q}"
+    fi
   done
 }
 
 losses() {  # two phases of the quickstart's recipe on our own code: do the losses follow the CPU's?
   local folder=$unpacked/losses run
   local train=("$flasheva" train configs/quickstart-finetune.yaml model.from="$folder/pretrain/model"
-    data.{train,validation}="$folder/code.h5" phases.{0,1}.steps=25 log.every=1)
+    "data."{train,validation}"=$folder/code.h5" phases.{0,1}.steps=25 log.every=1)
   mkdir -p "$folder"
   step losses data 20 "$flasheva" data prepare --input src/*/*.cpp --tokenizer bytes --output "$folder/code.h5"
   step losses pretrain 60 "$flasheva" train configs/quickstart-pretrain.yaml run.output="$folder/pretrain" \

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 FOLDER = Path(sys.argv[1])
@@ -33,11 +34,13 @@ def figures_of(part: str) -> dict:
 def detail(part: str, name: str, fate: str) -> str:
     """What the log says in short: counts of tests, the sanitizer's verdict, or why it failed."""
     log = log_of(f"{part}-{name}")
-    counts = re.findall(r"^\[  (PASSED|FAILED|SKIPPED) +\] (\d+) tests?", log, re.M)
+    counts: Counter = Counter()  # over all processes of the step
+    for verdict, count in re.findall(r"^\[  (PASSED|FAILED|SKIPPED) +\] (\d+) tests?", log, re.M):
+        counts[verdict.lower()] += int(count)
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", log)
     compared = re.findall(r"^.*, allowed .*", log, re.M)
-    words = [f"{count} {verdict.lower()}" for verdict, count in counts] + summary[-1:] + compared
-    if "skipped" in fate or ("failed" in fate and not words):
+    words = [f"{count} {verdict}" for verdict, count in counts.items()] + summary[-1:] + compared
+    if fate != "passed" and not words:
         words += log.strip().splitlines()[-1:]
     return "; ".join(words).replace("|", "/")[:200]
 
@@ -59,10 +62,19 @@ def fates() -> list:
 
 
 def failed_tests() -> list:
+    """Those that failed, and those that began and did not end: a crash, a hang. Of a program that was run suite by
+    suite only what that says: a fault of the GPU fails all later tests of its process."""
     lines = []
     for path in sorted(FOLDER.glob("tests-*.log")):
-        names = sorted(set(re.findall(r"^\[  FAILED  \] ([^\s,]+\.[^\s,]+)", path.read_text(errors="replace"), re.M)))
-        lines += [f"- {path.stem.removeprefix('tests-')}: {name}" for name in names]
+        if path.with_name(f"{path.stem}-by-suite.log").is_file():
+            continue
+        log = path.read_text(errors="replace")
+        verdicts: dict = {}
+        for verdict, name in re.findall(r"^\[ +(RUN|OK|FAILED|SKIPPED) +\] ([^\s,]+\.[^\s,]+)", log, re.M):
+            verdicts[name] = verdict
+        words = {"RUN": ", which did not end", "FAILED": ""}
+        program = path.stem.removeprefix("tests-")
+        lines += [f"- {program}: {name}{words[verdict]}" for name, verdict in verdicts.items() if verdict in words]
     return ["## Failed tests", "", *lines, ""] if lines else []
 
 
