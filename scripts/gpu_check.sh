@@ -39,14 +39,16 @@ package=$(realpath -m "${places[0]:-build/gpu-package.tar.gz}")  # the archive, 
 results=$(realpath -m "${places[1]:-build/gpu-results}")/${parts//,/-}
 mkdir -p "$results"
 work=$(mktemp -d) unpacked=$(mktemp -d)
-trap 'rm -rf "$work" "$unpacked"' EXIT
+clocks=  # the process that watches them
+trap '[[ -z $clocks ]] || kill "$clocks"; rm -rf "$work" "$unpacked"' EXIT
 if [[ -f $package ]]; then
   tar -C "$unpacked" -xzf "$package" && package=$unpacked
 fi
 flasheva=$package/flasheva
 [[ -x $flasheva ]] || { echo "gpu_check: $flasheva is missing: scripts/package_for_gpu.sh makes it" >&2; exit 2; }
 deadline=$((SECONDS + seconds))
-FLASHEVA_COMMIT=$(cat "$package/commit" 2>/dev/null || git describe --always --dirty 2>/dev/null || echo unknown)
+repository=${FLASHEVA_COMMIT:-$(git describe --always --dirty 2>/dev/null)}
+FLASHEVA_COMMIT=$(cat "$package/commit" 2>/dev/null || echo "${repository:-unknown}")
 export FLASHEVA_COMMIT PYTHONUNBUFFERED=1
 
 # --- helpers ---
@@ -125,8 +127,10 @@ if [[ $device == cpu ]]; then
 fi
 
 machine() {
-  step machine gpu 20 nvidia-smi
-  step machine clocks 20 nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE
+  if [[ $device == cuda ]]; then
+    step machine gpu 20 nvidia-smi
+    step machine clocks 20 nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE
+  fi
   step machine cpu 10 lscpu
   step machine libraries 10 ldd "$flasheva"
   step machine info 30 "$flasheva" info
@@ -205,13 +209,13 @@ steps() {
   local size kind
   for size in "${sizes[@]}"; do
     for kind in eva full; do
-      bench steps "$size-$kind" 45 step "benchmarks/configs/gpu-$size.yaml" model.attention.default=$kind \
+      bench steps "$size-$kind" 60 step "benchmarks/configs/gpu-$size.yaml" model.attention.default=$kind \
         "${small[@]}" --steps 8
     done
   done
   for size in "${sizes[@]}"; do  # timing every operation waits for each, so the whole step is slower here
     for kind in eva full; do
-      bench steps "$size-$kind-operations" 30 step "benchmarks/configs/gpu-$size.yaml" \
+      bench steps "$size-$kind-operations" 60 step "benchmarks/configs/gpu-$size.yaml" \
         model.attention.default=$kind "${small[@]}" --steps 2 --operations
     done
   done
@@ -255,6 +259,14 @@ pytorch() {
 
 find_cuda_libraries
 : >"$work/steps.tsv"
+if [[ -n $repository && $repository != "$FLASHEVA_COMMIT" ]]; then
+  row package commit "warning: built from $FLASHEVA_COMMIT, beside files of $repository"
+fi
+if command -v nvidia-smi >/dev/null; then
+  nvidia-smi --query-gpu=timestamp,clocks.sm,power.draw,temperature.gpu,clocks_throttle_reasons.active --format=csv \
+    -l 2 >"$work/clocks.csv" 2>&1 </dev/null &
+  clocks=$!
+fi
 for part in "${all_parts[@]}"; do
   [[ ,$parts, == *,$part,* || $parts == all ]] && $part
 done
