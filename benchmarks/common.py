@@ -49,12 +49,16 @@ def machine_line(info: dict) -> str:
 
 
 def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    """What git prints: nothing without git, or without a repository."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def commit() -> str:
     """Of these files; FLASHEVA_COMMIT says it where they were carried without their history."""
-    return os.environ.get("FLASHEVA_COMMIT") or git("describe", "--always", "--dirty")
+    return os.environ.get("FLASHEVA_COMMIT") or git("describe", "--always", "--dirty") or "unknown"
 
 
 def write_report(report: dict, markdown: str, name: str, folder: Path) -> Path:

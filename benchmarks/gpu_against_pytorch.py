@@ -10,6 +10,11 @@ full against both kernels, FlashEVA against flex_attention over [tokens; chunks]
 compiled with their chunk summaries. Writes MACHINE-against-pytorch-DATE.md and .json to --output after every row.
 """
 
+# ruff: noqa: E402
+import time
+
+START = time.monotonic()  # importing PyTorch takes seconds of --seconds
+
 import argparse
 import datetime
 import gc
@@ -18,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +38,6 @@ from common import CONFIGS, ROOT, commit, machine, machine_line, run_bench, writ
 from gpu_pytorch_side import BACKENDS, make_block_mask
 from pytorch_side import modeling
 from rows import AttentionRow, StepRow, quick
-
-START = time.monotonic()
 
 TINY = ("vocab_size=1000", "hidden_size=128", "num_hidden_layers=1", "num_attention_heads=2", "intermediate_size=256")
 TINY = (*(f"model.architecture.{size}" for size in TINY), "data.sequence_length=512", "batch.sequences=2", "batch.micro=2")
@@ -121,8 +123,7 @@ def fastest_kernels(config: dict, options) -> str:
         try:
             with sdpa_kernel(backend):
                 work = pytorch_side.Attention(row, "bf16", "eager", "", options.device)
-                work()
-                times[name] = seconds_of(work, 5)
+                times[name] = statistics.median(seconds_of(work, 5))
         except RuntimeError as error:
             print(f"  {name}: {one_line(error)}", flush=True)
     return min(times, key=times.get)
@@ -136,14 +137,20 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def seconds_of(work, repeats: int) -> float:
-    """Of one of `repeats` runs back to back: PyTorch's launches may run ahead of the GPU."""
-    synchronize()
-    start = time.perf_counter()
-    for _ in range(repeats):
+def seconds_of(work, repeats: int, batches: int = 3) -> list:
+    """Of one run in each of the batches of `repeats` back to back: PyTorch's launches may run ahead of the GPU."""
+    warm = time.perf_counter() + 0.3  # until the clocks have risen
+    while time.perf_counter() < warm:
         work()
-    synchronize()
-    return (time.perf_counter() - start) / repeats
+        synchronize()
+    times = []
+    for _ in range(batches):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        synchronize()
+        times.append((time.perf_counter() - start) / repeats)
+    return times
 
 
 class UsedMemory:
@@ -182,11 +189,10 @@ def machine_peaks(rows, options) -> dict:
     gemm = 0.0
     for N, O, I in sorted(shapes):
         x, weight = (torch.randn(n, I, device=options.device).bfloat16() for n in (N, O))
-        times = [seconds_of(lambda: F.linear(x, weight), 10 if on_gpu else 1) for _ in range(8)]
-        gemm = max(gemm, 2.0 * N * O * I / min(times))
+        gemm = max(gemm, 2.0 * N * O * I / min(seconds_of(lambda: F.linear(x, weight), 10 if on_gpu else 1, 8)))
     source = torch.randn((1 << 30) // 4 if on_gpu else 1 << 20, device=options.device)
     out = torch.empty_like(source)
-    copy = 2 * 4 * source.numel() / min(seconds_of(lambda: out.copy_(source), 5) for _ in range(5))
+    copy = 2 * 4 * source.numel() / min(seconds_of(lambda: out.copy_(source), 5, 5))
     return {"gemm_flops_per_second": gemm, "copy_bytes_per_second": copy}
 
 
@@ -211,21 +217,53 @@ def run_ours(row, options) -> dict:
     return figures | {"seconds": seconds, "memory_bytes": used.peak}
 
 
+def seconds_left(options) -> float:
+    return options.seconds - (time.monotonic() - START)
+
+
+def seconds_needed(row) -> float:
+    """For one variant: compiling takes the most."""
+    if isinstance(row, StepRow):
+        return 150 if load_config(row)["model"]["architecture"]["num_hidden_layers"] >= 24 else 60
+    return 60 if row.kind == "eva" else 20
+
+
+def run_pair(row, work, options) -> tuple:
+    """The figures of our program, then PyTorch's seconds."""
+    ours = {}
+    if options.binary:
+        if isinstance(work, pytorch_side.Step):
+            work.drop_gradients()  # our program needs their memory
+        ours = run_ours(row, options)
+    repeats = options.repeats if isinstance(row, StepRow) else 4 * options.repeats
+    return ours, statistics.median(seconds_of(work, repeats))
+
+
 def run_variant(row, kernels: str, make, options) -> dict:
-    """One variant of PyTorch, in alternation with our program."""
-    result = {"ours": [], "pytorch_seconds": []}
+    """One variant of PyTorch, in alternation with our program; `stopped` says why there are fewer pairs."""
+    result: dict = {"ours": [], "pytorch_seconds": []}
     with sdpa_kernel(BACKENDS[kernels]):
         work = make()
         for _ in range(3):  # the first compiles
             work()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        for _ in range(options.pairs):
-            if options.binary:
-                result["ours"].append(run_ours(row, options))
-            work()  # takes its memory again
-            repeats = options.repeats if isinstance(row, StepRow) else 4 * options.repeats
-            result["pytorch_seconds"].append(seconds_of(work, repeats))
+        longest = 0.0
+        for pair in range(options.pairs):
+            start = time.monotonic()
+            if seconds_left(options) < 1.2 * longest:
+                result["stopped"] = f"no time left after pair {pair}"
+                break
+            try:
+                ours, seconds = run_pair(row, work, options)
+            except Exception as error:
+                if pair == 0:
+                    raise
+                result["stopped"] = f"pair {pair + 1}: {one_line(error)}"
+                break
+            result["ours"] += [ours] if ours else []
+            result["pytorch_seconds"].append(seconds)
+            longest = max(longest, time.monotonic() - start)
     if torch.cuda.is_available():
         result["pytorch_memory_bytes"] = torch.cuda.max_memory_allocated()
     return result
@@ -248,11 +286,13 @@ def measure(row, options) -> dict:
         head["tokens"] = B * T
     try:
         for name, (kernels, make) in variants_of(row, options).items():
-            if time.monotonic() - START > options.seconds - (60 if is_step else 20):
+            if seconds_left(options) < seconds_needed(row):
                 head["failed"][name] = "no time left"
                 continue
             try:
-                head["variants"][name] = run_variant(row, kernels, make, options)
+                head["variants"][name] = result = run_variant(row, kernels, make, options)
+                if "stopped" in result:
+                    head["failed"][name] = result["stopped"]
             except Exception as error:  # a variant that does not run must not hide the others
                 head["failed"][name] = one_line(error)
             forget()
@@ -321,7 +361,7 @@ def markdown(report: dict) -> str:
         f"- GEMM peak: {peaks[0] / 1e12:.0f} TFLOP/s by PyTorch, {max(peaks[1:], default=0) / 1e12:.0f} by flasheva; "
         f"copy {report['peaks']['copy_bytes_per_second'] / 1e9:.0f} GB/s (PyTorch)",
         "",
-        f"bf16. Ratio: PyTorch's time over ours, the median of {report['pairs']} pairs. In brackets: model FLOPs, as "
+        f"bf16. Ratio: PyTorch's time over ours, the median of {report['pairs']} pairs at most. In brackets: model FLOPs, as "
         "`flasheva bench` counts them, of the higher GEMM peak. Memory: PyTorch's allocations; all that our process takes.",
         "",
         "| row | ours | PyTorch | its fastest variant | ratio | target |",
@@ -330,7 +370,7 @@ def markdown(report: dict) -> str:
     lines += [f"| {row['row']} | {' | '.join(cells(row, max(peaks)))} |" for row in report["rows"]]
     failures = [(row["row"], *failure) for row in report["rows"] for failure in row["failed"].items()]
     if failures:
-        lines += ["", "What was not measured:", ""]
+        lines += ["", "What was not measured, or not to the end:", ""]
         lines += [f"- {row}, {variant}: {error}" for row, variant, error in failures]
     return "\n".join(lines) + "\n"
 

@@ -111,6 +111,11 @@ class Step:
         if self.masters:
             torch._foreach_copy_([p.data for p in parameters], [m.data for m in self.masters])
 
+    def drop_gradients(self) -> None:
+        """Those of the last step; the next makes its own."""
+        for parameter in (*self.model.parameters(), *self.optimized()):
+            parameter.grad = None
+
 
 class Attention:
     """Attention alone, forward and backward to q, k, v and the EVA parameters. Calling it runs both."""
@@ -120,7 +125,6 @@ class Attention:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         shape = (row.batch, row.heads, row.tokens, row.head_dim)
         self.inputs = [torch.randn(shape, dtype=dtype, device=device, requires_grad=True) for _ in "qkv"]
-        self.dout = torch.randn(shape, dtype=dtype, device=device)
         if row.kind == "full":
 
             def attend(q, k, v):
@@ -138,6 +142,7 @@ class Attention:
                 return FORMULATIONS[formulation](q, k, v, summaries, "eva", eva, places)
 
         self.attend = compiled(attend, execution)
+        self.dout = torch.randn_like(self.attend(*self.inputs[:3]))  # of its strides: the backward copies nothing
 
     def __call__(self) -> None:
         out = self.attend(*self.inputs[:3])
