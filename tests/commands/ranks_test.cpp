@@ -42,7 +42,7 @@ class Ranks : public testing::Test {
   }
 
   static void run(int ranks, const Arguments& arguments) {
-    const Result result = Program(arguments, rank_environment, mpirun(ranks)).wait();
+    const Result result = run_ranks(ranks, arguments);
     ASSERT_EQ(result.code, 0) << result.err;
   }
 
@@ -61,7 +61,7 @@ class Ranks : public testing::Test {
     Program program(command(output, overrides), rank_environment, mpirun(ranks));
     while (newest_checkpoint(output) <= before) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     program.signal(SIGUSR1);
-    EXPECT_EQ(program.wait().code, static_cast<int>(ExitCode::preempted))
+    EXPECT_EQ(wait_for_ranks(program).code, static_cast<int>(ExitCode::preempted))
         << output << " after step " << before;
   }
 
@@ -185,7 +185,7 @@ TEST_F(Ranks, GoOnWithMomentsAndGradientsSharedInAnotherWay) {
 
 TEST_F(Ranks, SayOnceWhatIsWrong) {
   const auto expect_one_line = [&](const Arguments& arguments, ExitCode code, const std::string& part) {
-    const Result result = Program(arguments, rank_environment, mpirun(3)).wait();
+    const Result result = run_ranks(3, arguments);
     EXPECT_EQ(result.code, static_cast<int>(code)) << result.err;
     const std::size_t line = result.err.find("flasheva: ");
     ASSERT_NE(line, std::string::npos) << result.err;
@@ -230,12 +230,12 @@ class RanksInTrouble : public Ranks {
     for (int rank = 0; rank < ranks; ++rank) processes.push_back(process_of_rank(space->at(output), rank));
   }
 
-  // Returns when it has ended, and fails if it has left a process behind.
+  // Returns when it has ended. `seconds`: until the last rank was gone.
   void end() {
     const auto start = std::chrono::steady_clock::now();
-    result = program->wait();
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     expect_gone();
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result = wait_for_ranks(*program);
   }
 
   // Its processes are gone, or will be in a moment.

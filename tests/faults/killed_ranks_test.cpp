@@ -32,7 +32,7 @@ class KilledRanks : public testing::Test {
     for (int ranks = 1; ranks <= most_ranks; ++ranks) {
       const std::string output = fmt::format("reference-{}", ranks);
       const double start = seconds_now();
-      EXPECT_EQ(Program(command(output), rank_environment, mpirun(ranks)).wait().code, 0);
+      EXPECT_EQ(run_ranks(ranks, command(output)).code, 0);
       run_seconds[ranks] = seconds_now() - start;
       reference[ranks] = model(output);
     }
@@ -86,11 +86,13 @@ class KilledRanks : public testing::Test {
     EXPECT_GT(process, 0);
     if (process > 0) ::kill(process, SIGKILL);
     const double killed = seconds_now();
-    const Result result = program.wait();
-    if (result.code == 0) return false;
-    slowest_exit = std::max(slowest_exit, seconds_now() - killed);
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    for (const pid_t other : processes) orphans += other > 0 && is_alive(other);
+    const auto some_live = [&] { return std::any_of(processes.begin(), processes.end(), is_alive); };
+    while (some_live() && seconds_now() < killed + 30)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const double gone = seconds_now();
+    for (const pid_t other : processes) orphans += is_alive(other);
+    if (wait_for_ranks(program).code == 0) return false;
+    slowest_exit = std::max(slowest_exit, gone - killed);
     const std::vector<double> logged = space.column("run", "run_step");
     const int reached = logged.empty() ? 0 : static_cast<int>(logged.back());
     most_lost = std::max(most_lost, reached - newest_checkpoint());
@@ -116,7 +118,7 @@ TEST_F(KilledRanks, GoOnToTheSameBits) {
       if (!kill_one(ranks, std::uniform_int_distribution(0, ranks - 1)(random), moment)) break;
       ++killed;
     }
-    const Result rest = Program(command("run"), rank_environment, mpirun(ranks)).wait();
+    const Result rest = run_ranks(ranks, command("run"));
     ASSERT_EQ(rest.code, 0) << rest.err;
     EXPECT_TRUE(model("run") == reference[ranks]) << ranks << " ranks";
     fs::remove_all(space.folder / "run");
