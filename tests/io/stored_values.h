@@ -24,6 +24,12 @@ inline std::string file_of(const std::string& header, std::size_t data_bytes = 0
   return length_field(header.size()) + header + std::string(data_bytes, '\1');
 }
 
+inline std::string repeated(const std::string& text, std::size_t times) {
+  std::string out;
+  for (std::size_t i = 0; i < times; ++i) out += text;
+  return out;
+}
+
 template <class T>
 StoredTensor stored_vector(const std::vector<T>& values, StoredType type) {
   return {type, {static_cast<std::int64_t>(values.size())}, std::as_bytes(std::span(values))};
