@@ -1,7 +1,7 @@
 // flasheva convert SRC DST: writes a Hugging Face folder, with another attention where flags ask for it.
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -84,13 +84,17 @@ struct Converted {
   std::vector<std::unique_ptr<std::vector<std::byte>>> owned;
 };
 
+// `started`: the values of those that no file has; must outlive what is returned.
 Converted convert_tensors(const SafetensorsReader& file, const ParameterTable& parameters,
-                          const std::vector<std::string>& started, std::optional<StoredType> type) {
+                          std::map<std::string, std::vector<float>>& started,
+                          std::optional<StoredType> type) {
   Converted out;
   const StoredType usual = file.at("gpt_neox.embed_in.weight").dtype;
   for (const Parameter& parameter : parameters.all()) {
-    const bool anew = std::find(started.begin(), started.end(), parameter.name) != started.end();
-    StoredTensor tensor = anew ? stored(parameter.master) : file.at(parameter.name);
+    const auto found = started.find(parameter.name);
+    const bool anew = found != started.end();
+    StoredTensor tensor =
+        anew ? stored(view_of(found->second.data(), parameter.shape)) : file.at(parameter.name);
     const StoredType wanted = type                                                     ? *type
                               : anew && is_floating(usual) && usual != StoredType::F64 ? usual
                                                                                        : tensor.dtype;
@@ -128,14 +132,17 @@ void run(const Options& options) {
   if (const auto settings = settings_of(options)) apply_attention(config, *settings, "convert");
 
   ParameterTable parameters(config);
-  MemoryPlan plan;
-  parameters.plan_masters(plan, DType::f32);
-  Buffer memory(plan.bytes());
-  memory.bind(plan);
-  const SwapReport report = load_parameters(parameters, config, before, options.source, *make_cpu_ops());
+  std::vector<float> master(static_cast<std::size_t>(parameters.largest()));
+  parameters.share_master(view_of(master.data(), {parameters.largest()}));
+  std::map<std::string, std::vector<float>> started;
+  const auto keep_new = [&](const Parameter& parameter, bool anew) {
+    if (anew) started[parameter.name].assign(master.begin(), master.begin() + parameter.shape.size());
+  };
+  const SwapReport report =
+      load_parameters(parameters, config, before, options.source, *make_cpu_ops(), keep_new);
 
   const SafetensorsReader file{std::filesystem::path(options.source)};
-  const Converted converted = convert_tensors(file, parameters, report.started, type_named(options.dtype));
+  const Converted converted = convert_tensors(file, parameters, started, type_named(options.dtype));
   write_model_folder(options.destination, config, converted.tensors, options.source,
                      record_of(options, before, config));
   fmt::print("{}: {} tensors, {} new, {} dropped\n", options.destination, converted.tensors.size(),

@@ -1,7 +1,6 @@
 #include "src/inference/inference_model.h"
 
 #include "src/io/model_folder.h"
-#include "src/model/initialize.h"
 #include "src/model/planned_memory.h"
 
 namespace flasheva {
@@ -12,9 +11,9 @@ LoadedModel::LoadedModel(const std::filesystem::path& folder, Ops& ops, Precisio
       compute_(flasheva::compute_type(precision)),
       parameters_(config_),
       network_(config_, parameters_) {
-  take_memory();
-  load_parameters(parameters_, config_, config_, folder, ops_);
-  round_weights();
+  fill([&](const MasterFilled& filled) {
+    load_parameters(parameters_, config_, config_, folder, ops_, filled);
+  });
 }
 
 LoadedModel::LoadedModel(const ModelConfig& config, Ops& ops, Precision precision, std::uint64_t seed)
@@ -23,29 +22,34 @@ LoadedModel::LoadedModel(const ModelConfig& config, Ops& ops, Precision precisio
       compute_(flasheva::compute_type(precision)),
       parameters_(config_),
       network_(config_, parameters_) {
-  take_memory();
-  initialize_from_scratch(parameters_, config_, ops, seed);
-  round_weights();
+  fill(
+      [&](const MasterFilled& filled) { initialize_from_scratch(parameters_, config_, ops_, seed, filled); });
 }
 
-void LoadedModel::take_memory() {
-  MemoryPlan masters, weights;
-  parameters_.plan_masters(masters, DType::f32);
+// In float32 the weights are the masters. Otherwise each master is rounded as soon as it is filled and gives
+// its memory to the next, so that a device has to hold little more than the weights.
+void LoadedModel::fill(const std::function<void(const MasterFilled&)>& fill_masters) {
   const char* advice = "the weights are too large for this device";
-  masters_ = std::make_unique<Buffer>(memory_for(masters, masters.bytes(), ops_, advice));
-  masters_->bind(masters);
-  parameters_.plan_weights(weights, compute_);
-  weights_ = std::make_unique<Buffer>(memory_for(weights, weights.bytes(), ops_, advice));
-  weights_->bind(weights);
-}
+  const bool rounded = compute_ != DType::f32;
+  MemoryPlan plan;
+  if (rounded)
+    parameters_.plan_weights(plan, compute_);
+  else
+    parameters_.plan_masters(plan, DType::f32);
+  weights_ = std::make_unique<Buffer>(memory_for(plan, plan.bytes(), ops_, advice));
+  weights_->bind(plan);
+  if (!rounded) return fill_masters([](Parameter& parameter, bool) { parameter.weight = parameter.master; });
 
-void LoadedModel::round_weights() {
-  if (compute_ == DType::f32) return;  // the weights are the masters
-  for (Parameter& parameter : parameters_.all()) {
+  Tensor master;
+  MemoryPlan passing;
+  passing.add(master, "a master, float32", DType::f32, {parameters_.largest()});
+  Buffer memory = memory_for(passing, passing.bytes(), ops_, advice);
+  memory.bind(passing);
+  parameters_.share_master(master);
+  fill_masters([&](Parameter& parameter, bool) {
     ops_.cast(parameter.weight, parameter.master);
     parameter.master = {};
-  }
-  masters_.reset();
+  });
 }
 
 std::size_t LoadedModel::weight_bytes() const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "kernels/host_staging.h"
 #include "src/config/config.h"
 #include "src/model/gpt_neox.h"
+#include "src/model/initialize.h"
 #include "src/model/token_staging.h"
 
 namespace flasheva {
@@ -41,10 +43,9 @@ class LoadedModel {
   GptNeoX network_;
 
  private:
-  void take_memory();
-  void round_weights();
+  void fill(const std::function<void(const MasterFilled&)>& fill_masters);
 
-  std::unique_ptr<Buffer> masters_, weights_;
+  std::unique_ptr<Buffer> weights_;
 };
 
 // Logits and losses of whole sequences. Tokens, targets, masks and logits are in host memory.

@@ -53,7 +53,7 @@ void initialize_eva(const Tensor& master, const Parameter& parameter, const Mode
 }  // namespace
 
 void initialize_from_scratch(ParameterTable& parameters, const ModelConfig& config, Ops& ops,
-                             std::uint64_t seed) {
+                             std::uint64_t seed, const MasterFilled& filled) {
   std::uint32_t stream = 0;
   HostStaging staging;
   for (Parameter& parameter : parameters.all()) {
@@ -65,11 +65,12 @@ void initialize_from_scratch(ParameterTable& parameters, const ModelConfig& conf
     else
       staging.write(ops, parameter.master,
                     [&](Tensor host) { fill(host, ends_with(parameter.name, "norm.weight") ? 1 : 0); });
+    filled(parameter, /*anew=*/true);
   }
 }
 
 SwapReport load_parameters(ParameterTable& parameters, const ModelConfig& config, const ModelConfig& before,
-                           const std::filesystem::path& folder, Ops& ops) {
+                           const std::filesystem::path& folder, Ops& ops, const MasterFilled& filled) {
   const SafetensorsReader file(folder);
   HostStaging staging;
   SwapReport report;
@@ -77,15 +78,16 @@ SwapReport load_parameters(ParameterTable& parameters, const ModelConfig& config
     const std::int64_t layer = layer_of(parameter.name);
     const bool was_eva =
         layer >= 0 && before.attention[static_cast<std::size_t>(layer)].kind == AttentionKind::eva;
-    if (is_eva_tensor(parameter.name) && !was_eva) {
-      staging.write(ops, parameter.master, [&](Tensor host) { initialize_eva(host, parameter, config); });
-      report.started.push_back(parameter.name);
-      continue;
-    }
-    const StoredTensor& stored = file.at(parameter.name);
+    const bool anew = is_eva_tensor(parameter.name) && !was_eva;
+    if (anew) report.started.push_back(parameter.name);
     staging.write(ops, parameter.master, [&](Tensor host) {
-      load_tensor(host, stored, fmt::format("{}: tensor {}", file.path().string(), parameter.name));
+      if (anew)
+        initialize_eva(host, parameter, config);
+      else
+        load_tensor(host, file.at(parameter.name),
+                    fmt::format("{}: tensor {}", file.path().string(), parameter.name));
     });
+    filled(parameter, anew);
   }
   for (const auto& [name, stored] : file.tensors())
     if (parameters.find(name) == nullptr && !is_legacy_buffer(name)) report.dropped.push_back(name);

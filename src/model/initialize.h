@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,9 +13,14 @@
 
 namespace flasheva {
 
+// Called as soon as a parameter's master has its value, before the next one is filled. `anew`: the value
+// comes from no folder.
+using MasterFilled = std::function<void(Parameter& parameter, bool anew)>;
+inline void keep_master(Parameter& /*parameter*/, bool /*anew*/) {}
+
 // Weights N(0, initializer_range), biases 0, norms 1; EVA tensors as initialize_eva does.
 void initialize_from_scratch(ParameterTable& parameters, const ModelConfig& config, Ops& ops,
-                             std::uint64_t seed);
+                             std::uint64_t seed, const MasterFilled& filled = keep_master);
 
 // What a swap changed, for the log.
 struct SwapReport {
@@ -26,6 +32,7 @@ struct SwapReport {
 // EVA tensors of layers that were not `eva` before start anew, all others must be there. Error{data} names
 // what is missing or misshapen.
 SwapReport load_parameters(ParameterTable& parameters, const ModelConfig& config, const ModelConfig& before,
-                           const std::filesystem::path& folder, Ops& ops);
+                           const std::filesystem::path& folder, Ops& ops,
+                           const MasterFilled& filled = keep_master);
 
 }  // namespace flasheva

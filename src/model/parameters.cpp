@@ -68,6 +68,12 @@ std::int64_t ParameterTable::trained_count() const {
   return sum;
 }
 
+std::int64_t ParameterTable::largest() const {
+  std::int64_t most = 0;
+  for (const Parameter& parameter : parameters_) most = std::max(most, parameter.shape.size());
+  return most;
+}
+
 std::string ParameterTable::select(const std::vector<std::string>& selectors) {
   for (Parameter& parameter : parameters_) parameter.trained = false;
   std::string idle;
@@ -85,6 +91,10 @@ std::string ParameterTable::select(const std::vector<std::string>& selectors) {
 void ParameterTable::plan_masters(MemoryPlan& plan, DType dtype) {
   for (Parameter& parameter : parameters_)
     plan.add(parameter.master, std::string("weights, ") + name_of(dtype), dtype, parameter.shape);
+}
+
+void ParameterTable::share_master(const Tensor& memory) {
+  for (Parameter& parameter : parameters_) parameter.master = shaped(memory, parameter.shape);
 }
 
 void ParameterTable::plan_weights(MemoryPlan& plan, DType compute) {

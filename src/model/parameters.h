@@ -29,6 +29,7 @@ class ParameterTable : public ParameterSource {
 
   std::int64_t count() const;          // elements
   std::int64_t trained_count() const;  // elements of trained tensors
+  std::int64_t largest() const;        // elements of the largest tensor
 
   // Marks the tensors that any selector names as trained, all others as frozen. Returns the first selector
   // that names no tensor, or "".
@@ -36,6 +37,9 @@ class ParameterTable : public ParameterSource {
 
   // Foresees the masters, of type float32 or float64.
   void plan_masters(MemoryPlan& plan, DType dtype);
+  // All masters stand in the same memory, of largest() elements: for those who take each value as soon as it
+  // is there (MasterFilled in initialize.h).
+  void share_master(const Tensor& memory);
   // Foresees copies of another compute type; with the masters' type, none: weights are then the masters.
   void plan_weights(MemoryPlan& plan, DType compute);
   // Foresees the gradients of the trained tensors, one behind the other; those of frozen ones become absent.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/timed_ops.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/test_ops.h"
@@ -47,6 +48,34 @@ TEST(InferenceModel, LowPrecisionIsNearFloat32ButNotEqual) {
     narrow.logits(b, tokens.view().rows(0, T), {1, T});
     EXPECT_LE(relative_error(b, a), bound) << name_of(dtype);
     EXPECT_GE(relative_error(b, a), 1e-4) << name_of(dtype);
+  }
+}
+
+// Counts what is asked for.
+class CountingOps final : public TimedOps {
+ public:
+  using TimedOps::TimedOps;
+  DeviceMemory allocate(std::size_t bytes) override {
+    asked_for += bytes;
+    return TimedOps::allocate(bytes);
+  }
+  std::size_t asked_for = 0;
+};
+
+// A card that holds the weights in bfloat16 can load them, though it would not hold them in float32.
+TEST(LoadedModel, NeedsLittleMoreMemoryThanItsWeights) {
+  const auto ops = make_device_ops();
+  for (const Precision precision : {Precision::fp32, Precision::bf16, Precision::fp16}) {
+    CountingOps from_folder(*ops), from_scratch(*ops);
+    const LoadedModel model(fixture("models/eva-block"), from_folder, precision);
+    const LoadedModel random(model.config(), from_scratch, precision, 1);
+    const ParameterTable parameters(model.config());
+    const std::size_t largest = static_cast<std::size_t>(parameters.largest()) * sizeof(float);
+    const std::size_t padding = (parameters.all().size() + 1) * MemoryPlan::alignment_bytes;
+    for (const CountingOps* counting : {&from_folder, &from_scratch}) {
+      EXPECT_GE(counting->asked_for, model.weight_bytes());
+      EXPECT_LE(counting->asked_for, model.weight_bytes() + largest + padding) << to_string(precision);
+    }
   }
 }
 
