@@ -65,9 +65,8 @@ inline bool has_living_children(pid_t process) {
   return false;
 }
 
-// What the ranks that this mpirun started came to. Open MPI 4.1.4's mpirun hangs in PMIx_server_finalize
-// after about one in a thousand kills of a rank, when all its ranks are gone; it is killed then, which is as
-// good.
+// What the ranks that this mpirun started came to. Where one is killed within MPI_Init, Open MPI 4.1.4's
+// mpirun may hang in PMIx_server_finalize when all of them are gone (7 of 400 tries); it is killed then.
 inline Result wait_for_ranks(Program& mpirun) {
   using Clock = std::chrono::steady_clock;
   for (Clock::time_point last_seen = Clock::now(); mpirun.runs();
