@@ -26,6 +26,8 @@ class Hdf5Handle {
 
   // Releases now; false where the library reports a failure, which for a file can be a failed write.
   bool reset() { return !valid() || H5Idec_ref(std::exchange(id_, H5I_INVALID_HID)) >= 0; }
+  // Never releases it: where a write to a file has failed, HDF5 1.14 crashes over closing its datasets.
+  void abandon() { id_ = H5I_INVALID_HID; }
 
  private:
   hid_t id_ = H5I_INVALID_HID;

@@ -34,8 +34,9 @@ struct TokenFileWriter::State {
   std::vector<std::uint64_t> pending_offsets{0};  // at most a chunk
   std::int64_t written_offsets = 0;
   std::uint64_t last_offset = 0;
-  bool finished = false;
+  bool created = false, finished = false;
 
+  ~State();
   std::int64_t appended() const { return written + static_cast<std::int64_t>(pending.size()); }
 
   void check(bool succeeded) const {
@@ -55,9 +56,20 @@ struct TokenFileWriter::State {
   void close_and_rename();
 };
 
+// Of a file that did not get finished nothing stays behind.
+TokenFileWriter::State::~State() {
+  if (!created || finished) return;
+  tokens.abandon();
+  document_offsets.abandon();
+  file.abandon();
+  std::error_code ignored;
+  fs::remove(temporary, ignored);
+}
+
 void TokenFileWriter::State::create() {
   file = Hdf5Handle(H5Fcreate(temporary.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
   check(file.valid());
+  created = true;
   const hid_t type = fits_uint16(attributes.vocab_size) ? H5T_STD_U16LE : H5T_STD_U32LE;
   tokens = create_dataset("/tokens", type, chunk_elements);
 
@@ -145,14 +157,7 @@ TokenFileWriter::TokenFileWriter(const fs::path& path, const TokenFileAttributes
   state_->create();
 }
 
-TokenFileWriter::~TokenFileWriter() {
-  if (state_->finished) return;
-  state_->tokens.reset();
-  state_->document_offsets.reset();
-  state_->file.reset();
-  std::error_code ignored;
-  fs::remove(state_->temporary, ignored);
-}
+TokenFileWriter::~TokenFileWriter() = default;
 
 void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
   State& s = *state_;
