@@ -16,10 +16,10 @@
 
 namespace flasheva {
 
-// Sanitizers would report what MPI itself never frees.
-inline const Arguments rank_environment = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
-                                           "OMPI_MCA_rmaps_base_oversubscribe=1",
-                                           "ASAN_OPTIONS=detect_leaks=0"};
+// More ranks than cores, as Open MPI 4 and 5 allow them. Sanitizers would report what MPI itself never frees.
+inline const Arguments rank_environment = {
+    "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "OMPI_MCA_rmaps_base_oversubscribe=1",
+    "PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe", "ASAN_OPTIONS=detect_leaks=0"};
 
 inline Arguments mpirun(int ranks, const Arguments& more = {}) {
   Arguments words = {FLASHEVA_MPIRUN, "-np", std::to_string(ranks)};

@@ -59,7 +59,8 @@ class Ranks : public testing::Test {
   static void stop_at_next_checkpoint(int ranks, const std::string& output, const Arguments& overrides = {}) {
     const int before = newest_checkpoint(output);
     Program program(command(output, overrides), rank_environment, mpirun(ranks));
-    while (newest_checkpoint(output) <= before) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (newest_checkpoint(output) <= before && program.runs())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     program.signal(SIGUSR1);
     EXPECT_EQ(wait_for_ranks(program).code, static_cast<int>(ExitCode::preempted))
         << output << " after step " << before;
@@ -284,7 +285,8 @@ TEST_F(RanksInTrouble, ADeadRankIsNamedBeforeMpirunEndsTheRest) {
   ::kill(processes[1], SIGKILL);
   end();
   EXPECT_LT(seconds, 5);
-  EXPECT_EQ(count_in(result.err, fmt::format(": rank 1 (process {} on ", processes[1])), 2) << result.err;
+  // Open MPI 5 leaves no time for all of them to say so.
+  EXPECT_GE(count_in(result.err, fmt::format(": rank 1 (process {} on ", processes[1])), 1) << result.err;
   EXPECT_EQ(result.code, 128 + SIGKILL);
 }
 

@@ -20,12 +20,12 @@ using Ids = std::vector<std::int32_t>;
 
 const std::filesystem::path fixtures = std::filesystem::path(FLASHEVA_FIXTURES) / "tokenizer";
 
-const json& cases_of(const std::string& variant) {
+const json& cases_of(const char* variant) {
   static const json cases = json::parse(read_text_file(fixtures / "cases.json"));
   return cases.at(variant);
 }
 
-json fixture_json(const std::string& variant = "neox") {
+json fixture_json(const char* variant = "neox") {
   json root = json::parse(read_text_file(fixtures / "tokenizer.json"));
   root.merge_patch(cases_of(variant).at("patch"));
   return root;
