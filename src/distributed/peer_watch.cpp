@@ -27,12 +27,14 @@ constexpr int beat_ms = 250;  // how often a rank says how far it is
 constexpr int answer_ms = 2000;
 constexpr int meeting_seconds = 60;
 
+// IPv6's, or IPv4's in its first bytes: family and port stand at the same place in both.
+using Address = sockaddr_in6;
+
 // Where rank 0 listens, and the number by which it knows its ranks.
 struct Meeting {
   std::uint64_t secret = 0;
-  std::uint16_t port = 0;
-  std::uint16_t addresses = 0;
-  std::uint32_t address[32] = {};  // IPv4, network order
+  std::int32_t addresses = 0;
+  Address address[32] = {};
 };
 
 // What a rank says of itself when it comes.
@@ -72,33 +74,43 @@ void prepare(int socket) {
   set_time_limit(socket, 5);
 }
 
-sockaddr_in address_of(std::uint32_t address, std::uint16_t port) {
-  sockaddr_in where{};
-  where.sin_family = AF_INET;
-  where.sin_addr.s_addr = address;
-  where.sin_port = port;
-  return where;
+int open_socket(int family) { return ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0); }
+
+// Hears IPv6 and IPv4, or IPv4 alone on a machine that knows no other. `own` becomes any of its addresses and
+// the port.
+int open_listener(Address& own, int ranks) {
+  const int off = 0;
+  own.sin6_family = AF_INET6;
+  int listener = open_socket(AF_INET6);
+  if (listener < 0)
+    listener = open_socket(own.sin6_family = AF_INET);
+  else
+    ::setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+  socklen_t length = sizeof(own);
+  if (listener < 0 || ::bind(listener, reinterpret_cast<sockaddr*>(&own), length) != 0 ||
+      ::listen(listener, ranks) != 0 ||
+      ::getsockname(listener, reinterpret_cast<sockaddr*>(&own), &length) != 0)
+    cannot_meet("listen");
+  return listener;
 }
 
-int open_listener(Meeting& meeting, int ranks) {
-  const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in where = address_of(INADDR_ANY, 0);
-  socklen_t length = sizeof(where);
-  if (listener < 0 || ::bind(listener, reinterpret_cast<sockaddr*>(&where), length) != 0 ||
-      ::listen(listener, ranks) != 0 ||
-      ::getsockname(listener, reinterpret_cast<sockaddr*>(&where), &length) != 0 ||
-      ::getrandom(&meeting.secret, sizeof(meeting.secret), 0) != sizeof(meeting.secret))
-    cannot_meet("listen");
-  meeting.port = where.sin_port;
-
+Meeting meeting_at(in_port_t port) {
+  Meeting meeting;
   ifaddrs* interfaces = nullptr;
-  if (::getifaddrs(&interfaces) != 0) cannot_meet("getifaddrs");
-  for (const ifaddrs* i = interfaces; i != nullptr && meeting.addresses < std::size(meeting.address);
-       i = i->ifa_next)
-    if (i->ifa_addr != nullptr && i->ifa_addr->sa_family == AF_INET)
-      meeting.address[meeting.addresses++] = reinterpret_cast<sockaddr_in*>(i->ifa_addr)->sin_addr.s_addr;
+  if (::getrandom(&meeting.secret, sizeof(meeting.secret), 0) != sizeof(meeting.secret) ||
+      ::getifaddrs(&interfaces) != 0)
+    cannot_meet("getifaddrs");
+  for (const ifaddrs* i = interfaces; i != nullptr && meeting.addresses < std::ssize(meeting.address);
+       i = i->ifa_next) {
+    const int family = i->ifa_addr == nullptr ? AF_UNSPEC : i->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    Address& address = meeting.address[meeting.addresses];
+    std::memcpy(&address, i->ifa_addr, family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
+    address.sin6_port = port;
+    if (family == AF_INET || !IN6_IS_ADDR_LINKLOCAL(&address.sin6_addr)) ++meeting.addresses;
+  }
   ::freeifaddrs(interfaces);
-  return listener;
+  return meeting;
 }
 
 Introduction introduction(std::uint64_t secret, int rank) {
@@ -132,10 +144,10 @@ std::pair<int, Introduction> accept_rank(int listener, const Introduction& own) 
 std::pair<int, Introduction> connect_to_first(const Meeting& meeting, int rank) {
   const Introduction own = introduction(meeting.secret, rank);
   for (int i = 0; i < meeting.addresses; ++i) {
-    const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (socket < 0) break;
+    const Address& where = meeting.address[i];
+    const int socket = open_socket(where.sin6_family);
+    if (socket < 0) continue;  // this machine does not know the family
     prepare(socket);
-    const sockaddr_in where = address_of(meeting.address[i], meeting.port);
     Introduction first;
     if (::connect(socket, reinterpret_cast<const sockaddr*>(&where), sizeof(where)) == 0 &&
         send_all(socket, &own, sizeof(own)) && receive_all(socket, &first, sizeof(first)) &&
@@ -179,7 +191,11 @@ void PeerWatch::change(State state) {
 void PeerWatch::meet(int ranks, const Broadcast& broadcast) {
   Meeting meeting;
   int listener = -1;
-  if (rank_ == 0) listener = open_listener(meeting, ranks);
+  if (rank_ == 0) {
+    Address own{};
+    listener = open_listener(own, ranks);
+    meeting = meeting_at(own.sin6_port);
+  }
   broadcast({reinterpret_cast<char*>(&meeting), sizeof(meeting)});
   if (rank_ != 0) {
     const auto [socket, first] = connect_to_first(meeting, rank_);

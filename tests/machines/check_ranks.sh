@@ -204,11 +204,22 @@ jobs_of_slurm() {
   scancel "$job" && await 30 none_left
 }
 
+ipv6_alone() {  # at the end: Slurm knows its machines by IPv4
+  printf '%s\n' '127.0.0.1 localhost' 'fd77::1 head' 'fd77::11 nodea' 'fd77::12 nodeb' >"$TWO_MACHINES/hosts"
+  ip address add fd77::1/64 dev switch nodad
+  for machine in nodea.11 nodeb.12; do
+    on "${machine%.*}" "ip address flush dev eth0; ip address add fd77::${machine#*.}/64 dev eth0 nodad"
+  done
+  (export OMPI_MCA_oob_tcp_disable_family=4 OMPI_MCA_btl_tcp_disable_family=4; train ipv6 "${on_both[@]}" --) || true
+  check "mpirun on two machines that share IPv6 alone: the same bits" same_model ipv6 head
+}
+
 workspace
 same_everywhere
 ranks_in_trouble
 network_in_trouble
 same_addresses
 jobs_of_slurm
+ipv6_alone
 if $failed; then exit 1; fi
 echo "all passed"
