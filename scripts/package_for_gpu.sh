@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build=build/gpu package=build/gpu-package limit_mib=64  # of what is carried to a lent machine, these files included
+build=build/gpu package=build/gpu-package limit_mib=64  # of what is carried there, these files included
 jobs=${JOBS:-$(nproc)}
 
 log=$build-configure.log
