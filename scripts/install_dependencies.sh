@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the Python parts need: distribution packages (Debian 12, Ubuntu 24.04; as
+# Installs what building, testing and the Python parts need: distribution packages (Debian 12 or 13, Ubuntu 24.04; as
 # root or through sudo) and a virtual environment .venv. What is there already stays: a second run takes seconds.
 #
 #     scripts/install_dependencies.sh                  for building and the C++ tests
