@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.."
 program=$PWD/build/release/flasheva work=$TWO_MACHINES/work failed=false
 export CUDA_VISIBLE_DEVICES="" OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_plm=rsh OMPI_MCA_plm_rsh_agent=on
+export SLURM_PMIX_FENCE=ring  # see scripts/launch/slurm.sbatch
 on_slurm=(srun --mpi=pmix --nodes=2 --ntasks=4 --kill-on-bad-exit=1)
 on_both=(mpirun --host "nodea:2,nodeb:2" -np 4)
 on_head=(mpirun -np 4)
