@@ -24,10 +24,12 @@ template <class T_, int D_>
 struct MmaTile {
   using T = T_;  // bf16 or f16
   static constexpr int D = D_;
-  static constexpr int row = D + 8;                // elements; eight neighbouring rows lie in different banks
-  static constexpr int steps = D / 16;             // of a product over the head dimension
-  static constexpr int keys = D <= 128 ? 64 : 32;  // of a tile that streams
-  static constexpr int queries = D <= 64 ? 64 : 32;
+  static constexpr int row = D + 8;     // elements; eight neighbouring rows lie in different banks
+  static constexpr int steps = D / 16;  // of a product over the head dimension
+  // Rows of a tile that streams: as many as the smallest GPUs have shared memory for (99 KB a block).
+  static constexpr int forward_keys = D <= 128 ? 64 : 32;
+  static constexpr int backward_keys = D <= 80 ? 64 : D <= 128 ? 32 : 16;
+  static constexpr int queries = D <= 64 ? 64 : D <= 128 ? 32 : 16;
   static constexpr int column_parts = D <= 128 ? 1 : 2;  // warps that share the columns of dk and dv
   static constexpr int key_threads = row_warps * column_parts * warp_size;
 };
@@ -38,11 +40,14 @@ struct MmaTile {
 // where rows are aligned.
 template <class Tile, int rows, int threads, class T = typename Tile::T>
 __device__ inline void load_tile(T* tile, const T* source, int count, std::int64_t stride, int d) {
-  constexpr int width = 8, pieces = Tile::D / width;
+  constexpr int width = 8, pieces = Tile::D / width, copies = rows * pieces;
   const int thread = static_cast<int>(threadIdx.x);
   if (d % width == 0) {
-    for (int i = thread; i < rows * pieces; i += threads) {
-      const int r = i / pieces, c = i % pieces * width;
+#pragma unroll  // a fixed number, so that addresses are a thread's first one and constants
+    for (int k = 0; k < divide_up(copies, threads); ++k) {
+      const unsigned i = threadIdx.x + k * threads;
+      if (copies % threads != 0 && i >= copies) break;
+      const int r = static_cast<int>(i / pieces), c = static_cast<int>(i % pieces) * width;
       const bool there = r < count && c < d;
       copy_async(tile + r * Tile::row + c, there ? source + r * stride + c : source, there);
     }
@@ -134,39 +139,34 @@ __device__ inline void store_warp_rows(T* out, T* tile, int tile_row, const floa
 
 // --- keys of a tile of queries -------------------------------------------------------------------------
 
-// The tiles of keys that a tile of queries sees: of tokens, then of chunks.
+// The tiles of `keys` keys that queries first .. last see: of tokens, then of chunks.
+template <int keys>
 struct KeyTiles {
   Rows tokens, chunks;
   int token_tiles, all;
 
-  template <class Tile>
-  static __device__ KeyTiles make(const Problem& problem, int first, int last) {
-    KeyTiles tiles;
-    tiles.tokens = {problem.tokens_of(first).first, problem.tokens_of(last).end};
-    tiles.chunks = problem.chunks_of(last);
-    tiles.token_tiles = (tiles.tokens.end - tiles.tokens.first + Tile::keys - 1) / Tile::keys;
-    tiles.all = tiles.token_tiles + (tiles.chunks.end + Tile::keys - 1) / Tile::keys;
-    return tiles;
-  }
+  __device__ KeyTiles(const Problem& problem, int first, int last)
+      : tokens{problem.tokens_of(first).first, problem.tokens_of(last).end},
+        chunks(problem.chunks_of(last)),
+        token_tiles((tokens.end - tokens.first + keys - 1) / keys),
+        all(token_tiles + (chunks.end + keys - 1) / keys) {}
   __device__ bool of_chunks(int tile) const { return tile >= token_tiles; }
-  template <class Tile>
   __device__ Rows rows(int tile) const {
-    const int first = of_chunks(tile) ? (tile - token_tiles) * Tile::keys : tokens.first + tile * Tile::keys;
-    return {first, min(first + Tile::keys, of_chunks(tile) ? chunks.end : tokens.end)};
+    const int first = of_chunks(tile) ? (tile - token_tiles) * keys : tokens.first + tile * keys;
+    return {first, min(first + keys, of_chunks(tile) ? chunks.end : tokens.end)};
   }
 };
 
 // Starts to load a tile of keys and values.
-template <class Tile, int threads, class T = typename Tile::T>
+template <class Tile, int threads, int tile_keys, class T = typename Tile::T>
 __device__ inline void load_keys(T* keys, T* values, const Operands<T>& in, const Problem& problem, int head,
-                                 const KeyTiles& tiles, int tile) {
+                                 const KeyTiles<tile_keys>& tiles, int tile) {
   const Source<T> source = source_of(in, problem, head, tiles.of_chunks(tile));
-  const Rows rows = tiles.rows<Tile>(tile);
+  const Rows rows = tiles.rows(tile);
   const int d = problem.head_dim, count = rows.end - rows.first;
-  load_tile<Tile, Tile::keys, threads>(keys, source.keys + static_cast<std::int64_t>(rows.first) * d, count,
-                                       d, d);
-  load_tile<Tile, Tile::keys, threads>(values, source.values + static_cast<std::int64_t>(rows.first) * d,
-                                       count, d, d);
+  const std::int64_t at = static_cast<std::int64_t>(rows.first) * d;
+  load_tile<Tile, tile_keys, threads>(keys, source.keys + at, count, d, d);
+  load_tile<Tile, tile_keys, threads>(values, source.values + at, count, d, d);
   commit_copies();
 }
 
@@ -194,24 +194,32 @@ template <int n>
 __device__ inline void scale_and_mask(float (&logits)[n][4], const WarpView& view, Rows keys, float scale,
                                       float bias) {
   const int t = static_cast<int>(threadIdx.x) % 4;
-  const bool whole = keys.first >= view.every.first && keys.first + 8 * n <= view.every.end;
 #pragma unroll
   for (int j = 0; j < n; ++j)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      logits[j][i] = logits[j][i] * scale + bias;
-      if (whole) continue;
-      const int key = keys.first + j * 8 + 2 * t + i % 2;
-      const Rows& seen = view.own[i / 2];
-      if (key < seen.first || key >= seen.end) logits[j][i] = -INFINITY;
-    }
+    for (int i = 0; i < 4; ++i) logits[j][i] = logits[j][i] * scale + bias;
+  if (keys.first >= view.every.first && keys.first + 8 * n <= view.every.end) return;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int own = keys.first + 2 * t, begin = view.own[half].first - own, end = view.own[half].end - own;
+#pragma unroll
+    for (int j = 0; j < n; ++j)
+#pragma unroll
+      for (int column = 0; column < 2; ++column) {
+        const bool seen = (j * 8 + column >= begin) & (j * 8 + column < end);  // no branch an element
+        float& logit = logits[j][2 * half + column];
+        logit = seen ? logit : -INFINITY;
+      }
+  }
 }
 
 // --- forward -------------------------------------------------------------------------------------------
 
 template <class Tile>
 constexpr std::size_t mma_forward_shared_bytes() {
-  return sizeof(typename Tile::T) * (own_rows + 4 * Tile::keys) * Tile::row;
+  constexpr std::size_t bytes = sizeof(typename Tile::T) * (own_rows + 4 * Tile::forward_keys) * Tile::row;
+  static_assert(bytes <= smallest_shared_bytes);
+  return bytes;
 }
 
 // Brings the softmax so far under the maximum of new logits, which become weights.
@@ -246,7 +254,8 @@ __device__ inline void softmax_step(float (&logits)[n][4], float (&sums)[m][4], 
 template <class Tile, class T = typename Tile::T>
 __global__ void __launch_bounds__(row_warps* warp_size)
     mma_forward(T* out, float* log_sum_exp, Operands<T> in, Problem problem) {
-  constexpr int threads = row_warps * warp_size, n = Tile::keys / 8, m = Tile::D / 8;
+  constexpr int tile_keys = Tile::forward_keys;
+  constexpr int threads = row_warps * warp_size, n = tile_keys / 8, m = Tile::D / 8;
   const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
   const int first = static_cast<int>(gridDim.y - 1 - blockIdx.y) * own_rows;
   const int count = min(own_rows, problem.queries - first);
@@ -256,17 +265,17 @@ __global__ void __launch_bounds__(row_warps* warp_size)
   const float chunk_bias = chunk_bias_of(in, problem, head);
 
   T* queries = reinterpret_cast<T*>(dynamic_shared());
-  T *keys = queries + own_rows * Tile::row, *values = keys + 2 * Tile::keys * Tile::row;
+  T *keys = queries + own_rows * Tile::row, *values = keys + 2 * tile_keys * Tile::row;
   const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
   load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
-  const KeyTiles tiles = KeyTiles::make<Tile>(problem, first, first + count - 1);
+  const KeyTiles<tile_keys> tiles(problem, first, first + count - 1);
   load_keys<Tile, threads>(keys, values, in, problem, head, tiles, 0);
 
   float sums[m][4] = {}, largest[2] = {-1e30f, -1e30f}, total[2] = {};
   WarpView view(problem, first + warp_row, warp_count, false);
   for (int tile = 0; tile < tiles.all; ++tile) {
     if (tile + 1 < tiles.all) {
-      const int next = (tile + 1) % 2 * Tile::keys * Tile::row;
+      const int next = (tile + 1) % 2 * tile_keys * Tile::row;
       load_keys<Tile, threads>(keys + next, values + next, in, problem, head, tiles, tile + 1);
       wait_for_copies<1>();
     } else {
@@ -274,9 +283,9 @@ __global__ void __launch_bounds__(row_warps* warp_size)
     }
     __syncthreads();
     if (tile == tiles.token_tiles) view = WarpView(problem, first + warp_row, warp_count, true);
-    const Rows rows = tiles.rows<Tile>(tile);
+    const Rows rows = tiles.rows(tile);
     if (rows.first < view.any.end && rows.end > view.any.first) {
-      const int buffer = tile % 2 * Tile::keys * Tile::row;
+      const int buffer = tile % 2 * tile_keys * Tile::row;
       float logits[n][4] = {};
       multiply_rows<Tile>(logits, queries, warp_row, keys + buffer);
       scale_and_mask(logits, view, rows, scale, tiles.of_chunks(tile) ? chunk_bias : 0.0f);
@@ -301,38 +310,40 @@ __global__ void __launch_bounds__(row_warps* warp_size)
                           0, warp_count, stride, d);
 }
 
-// --- backward: dq
-// --------------------------------------------------------------------------------------------
+// --- backward: dq ----------------------------------------------------------------------------------------
 
 template <class Tile>
 constexpr std::size_t mma_query_gradient_shared_bytes() {
-  return sizeof(typename Tile::T) * (2 * own_rows + 4 * Tile::keys) * Tile::row;
+  constexpr std::size_t bytes =
+      sizeof(typename Tile::T) * (2 * own_rows + 4 * Tile::backward_keys) * Tile::row;
+  static_assert(bytes <= smallest_shared_bytes);
+  return bytes;
 }
 
 // Block (head, tile of 64 queries): dq of the tile, and in bias_parts (heads, tiles), optional, the sum of dS
 // over its chunks.
 template <class Tile, class T = typename Tile::T>
-__global__ void __launch_bounds__(row_warps* warp_size)
+__global__ void __launch_bounds__(row_warps* warp_size, Tile::D <= 64 ? 3 : 2)
     mma_query_gradient(T* dq, float* bias_parts, Operands<T> in, OutputGradients<T> gradients,
                        Problem problem) {
-  constexpr int threads = row_warps * warp_size, n = Tile::keys / 8, m = Tile::D / 8;
-  __shared__ float shared_sums[row_warps];
+  constexpr int tile_keys = Tile::backward_keys;
+  constexpr int threads = row_warps * warp_size, n = tile_keys / 8, m = Tile::D / 8;
   const int d = problem.head_dim, head = static_cast<int>(blockIdx.x);
   const int query_tile = static_cast<int>(gridDim.y - 1 - blockIdx.y), first = query_tile * own_rows;
   const int count = min(own_rows, problem.queries - first);
   const int warp_row = static_cast<int>(threadIdx.x) / warp_size * warp_rows;
   const int warp_count = min(warp_rows, count - warp_row), g = static_cast<int>(threadIdx.x) % warp_size / 4;
-  const float softmax_scale = 1 / sqrtf(static_cast<float>(d)), scale = softmax_scale * log2_e<float>;
+  const float scale = log2_e<float> / sqrtf(static_cast<float>(d));
   const float chunk_bias = chunk_bias_of(in, problem, head);
 
   T* queries = reinterpret_cast<T*>(dynamic_shared());
   T *douts = queries + own_rows * Tile::row, *keys = douts + own_rows * Tile::row,
-    *values = keys + 2 * Tile::keys * Tile::row;
+    *values = keys + 2 * tile_keys * Tile::row;
   const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
   load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
   load_tile<Tile, own_rows, threads>(douts, gradients.dout + merged_row(problem, head, first), count,
                                      static_cast<std::int64_t>(problem.heads) * d, d);
-  const KeyTiles tiles = KeyTiles::make<Tile>(problem, first, first + count - 1);
+  const KeyTiles<tile_keys> tiles(problem, first, first + count - 1);
   load_keys<Tile, threads>(keys, values, in, problem, head, tiles, 0);
 
   float sums[m][4] = {}, log_sum[2] = {}, row_dot[2] = {}, bias_sum = 0;
@@ -345,7 +356,7 @@ __global__ void __launch_bounds__(row_warps* warp_size)
   WarpView view(problem, first + warp_row, warp_count, false);
   for (int tile = 0; tile < tiles.all; ++tile) {
     if (tile + 1 < tiles.all) {
-      const int next = (tile + 1) % 2 * Tile::keys * Tile::row;
+      const int next = (tile + 1) % 2 * tile_keys * Tile::row;
       load_keys<Tile, threads>(keys + next, values + next, in, problem, head, tiles, tile + 1);
       wait_for_copies<1>();
     } else {
@@ -353,9 +364,9 @@ __global__ void __launch_bounds__(row_warps* warp_size)
     }
     __syncthreads();
     if (tile == tiles.token_tiles) view = WarpView(problem, first + warp_row, warp_count, true);
-    const Rows rows = tiles.rows<Tile>(tile);
+    const Rows rows = tiles.rows(tile);
     if (rows.first < view.any.end && rows.end > view.any.first) {
-      const int buffer = tile % 2 * Tile::keys * Tile::row;
+      const int buffer = tile % 2 * tile_keys * Tile::row;
       float logits[n][4] = {}, ds[n][4] = {};
       multiply_rows<Tile>(logits, queries, warp_row, keys + buffer);
       multiply_rows<Tile>(ds, douts, warp_row, values + buffer);
@@ -371,34 +382,52 @@ __global__ void __launch_bounds__(row_warps* warp_size)
     }
     __syncthreads();
   }
-  const float scales[2] = {softmax_scale, softmax_scale};
+  const float softmax_scale = scale * ln_2<float>, scales[2] = {softmax_scale, softmax_scale};
   if (warp_count > 0)
     store_warp_rows<Tile>(dq + (row + warp_row) * d, queries, warp_row, sums, scales, 0, warp_count, d, d);
   if (bias_parts == nullptr) return;
-  bias_sum = block_sum<threads>(bias_sum, shared_sums);
+  bias_sum = block_sum<threads>(bias_sum, reinterpret_cast<float*>(keys));  // no tile is read any more
   if (threadIdx.x == 0) bias_parts[static_cast<std::int64_t>(head) * gridDim.y + query_tile] = bias_sum;
 }
 
 // --- backward: dk, dv, dkappa, dbeta ---------------------------------------------------------------------
 
-// What the other side of a tile of keys reads of its queries besides the rows.
-template <class Tile>
-struct QueryFacts {
-  float log_sum[Tile::queries], row_dot[Tile::queries];
-  Rows seen[Tile::queries];
+// What a tile of keys reads of a query besides its row, in whose padding it stands.
+struct alignas(16) QueryFacts {
+  float log_sum, row_dot;
+  Rows seen;
+
+  // Of a query that is not there: seen by no key.
+  __device__ QueryFacts() : log_sum(0), row_dot(0), seen{INT_MAX, 0} {}
+  template <class T>
+  __device__ QueryFacts(const OutputGradients<T>& gradients, const Problem& problem, int head, int query,
+                        bool chunks)
+      : seen(problem.seen(query, chunks)) {
+    const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + query;
+    log_sum = gradients.log_sum_exp[row] * log2_e<float>;
+    row_dot = gradients.row_dots[row];
+  }
 };
+
+template <class Tile, class T = typename Tile::T>
+__device__ inline auto& facts_of(T* queries, int query) {
+  static_assert(sizeof(QueryFacts) == sizeof(T) * (Tile::row - Tile::D));
+  using Facts = std::conditional_t<std::is_const_v<T>, const QueryFacts, QueryFacts>;
+  return *reinterpret_cast<Facts*>(queries + query * Tile::row + Tile::D);
+}
 
 template <class Tile>
 constexpr std::size_t mma_key_gradient_shared_bytes() {
-  return sizeof(typename Tile::T) * (2 * own_rows + 4 * Tile::queries) * Tile::row +
-         2 * sizeof(QueryFacts<Tile>);
+  constexpr std::size_t bytes = sizeof(typename Tile::T) * (2 * own_rows + 4 * Tile::queries) * Tile::row;
+  static_assert(bytes <= smallest_shared_bytes);
+  return bytes;
 }
 
-// Starts to load queries first .. first + count - 1, their dout and facts.
+// Starts to load queries first .. first + count - 1 and their dout.
 template <class Tile, class T = typename Tile::T>
-__device__ inline void load_queries(T* queries, T* douts, QueryFacts<Tile>& facts, const Operands<T>& in,
+__device__ inline void load_queries(T* queries, T* douts, const Operands<T>& in,
                                     const OutputGradients<T>& gradients, const Problem& problem, int head,
-                                    int first, int count, bool chunks) {
+                                    int first, int count) {
   constexpr int threads = Tile::key_threads;
   const int d = problem.head_dim;
   const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
@@ -406,30 +435,26 @@ __device__ inline void load_queries(T* queries, T* douts, QueryFacts<Tile>& fact
   load_tile<Tile, Tile::queries, threads>(douts, gradients.dout + merged_row(problem, head, first), count,
                                           static_cast<std::int64_t>(problem.heads) * d, d);
   commit_copies();
-  for (int i = static_cast<int>(threadIdx.x); i < Tile::queries; i += threads) {
-    const bool there = i < count;
-    facts.log_sum[i] = there ? gradients.log_sum_exp[row + i] * log2_e<float> : 0.0f;
-    facts.row_dot[i] = there ? gradients.row_dots[row + i] : 0.0f;
-    facts.seen[i] = there ? problem.seen(first + i, chunks) : Rows{INT_MAX, 0};
-  }
 }
 
-// Logits (16 keys, 8 n queries) become p, and dp becomes dS.
-template <class Tile, int n>
-__device__ inline void weights_and_gradients(float (&p)[n][4], float (&ds)[n][4],
-                                             const QueryFacts<Tile>& facts, int first_key, float scale,
-                                             float bias) {
+// Logits (16 keys, 8 n queries) become p, and dp becomes dS. Without branches, which would part the loads of
+// facts from each other.
+template <class Tile, int n, class T = typename Tile::T>
+__device__ inline void weights_and_gradients(float (&p)[n][4], float (&ds)[n][4], const T* queries,
+                                             int first_key, float scale, float bias) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size, g = lane / 4, t = lane % 4;
-  const bool whole =
-      first_key >= facts.seen[Tile::queries - 1].first && first_key + warp_rows <= facts.seen[0].end;
 #pragma unroll
   for (int j = 0; j < n; ++j)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int query = j * 8 + 2 * t + i % 2, key = first_key + g + i / 2 * 8;
-      const bool seen = whole || (key >= facts.seen[query].first && key < facts.seen[query].end);
-      p[j][i] = seen ? fast_exp2(p[j][i] * scale + bias - facts.log_sum[query]) : 0.0f;
-      ds[j][i] = p[j][i] * (ds[j][i] - facts.row_dot[query]);
+    for (int column = 0; column < 2; ++column) {
+      const QueryFacts facts = facts_of<Tile>(queries, j * 8 + 2 * t + column);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int i = 2 * half + column, key = first_key + g + 8 * half;
+        const bool seen = (key >= facts.seen.first) & (key < facts.seen.end);
+        p[j][i] = fast_exp2(seen ? p[j][i] * scale + bias - facts.log_sum : -INFINITY);
+        ds[j][i] = p[j][i] * (ds[j][i] - facts.row_dot);
+      }
     }
 }
 
@@ -463,8 +488,7 @@ __global__ void __launch_bounds__(Tile::key_threads)
   const float softmax_scale = 1 / sqrtf(static_cast<float>(d)), scale = softmax_scale * log2_e<float>;
   const float bias = chunks ? chunk_bias_of(in, problem, head) : 0.0f;
 
-  auto* facts = reinterpret_cast<QueryFacts<Tile>*>(dynamic_shared());
-  T* keys = reinterpret_cast<T*>(facts + 2);
+  T* keys = reinterpret_cast<T*>(dynamic_shared());
   T *values = keys + own_rows * Tile::row, *queries = values + own_rows * Tile::row,
     *douts = queries + 2 * Tile::queries * Tile::row;
   const Source<T> source = source_of(in, problem, head, chunks);
@@ -477,12 +501,26 @@ __global__ void __launch_bounds__(Tile::key_threads)
                       : problem.queries_of_tokens(first_key, first_key + key_count - 1);
   range.first = max(range.first, segment * segments.queries);
   range.end = min(range.end, (segment + 1) * segments.queries);
+  constexpr int buffer_size = Tile::queries * Tile::row;
+  const int thread = static_cast<int>(threadIdx.x);
+  static_assert(Tile::queries <= threads);
   const auto load = [&](int first, int buffer) {
-    load_queries<Tile>(queries + buffer * Tile::queries * Tile::row,
-                       douts + buffer * Tile::queries * Tile::row, facts[buffer], in, gradients, problem,
-                       head, first, min(Tile::queries, range.end - first), chunks);
+    load_queries<Tile>(queries + buffer * buffer_size, douts + buffer * buffer_size, in, gradients, problem,
+                       head, first, min(Tile::queries, range.end - first));
   };
-  if (range.first < range.end) load(range.first, 0);
+  // A thread a query. They stay in registers while the products run, which their loads need not wait for.
+  const auto load_facts = [&](int first) {
+    return thread < Tile::queries && first + thread < range.end
+               ? QueryFacts(gradients, problem, head, first + thread, chunks)
+               : QueryFacts();
+  };
+  const auto store_facts = [&](const QueryFacts& facts, int buffer) {
+    if (thread < Tile::queries) facts_of<Tile>(queries + buffer * buffer_size, thread) = facts;
+  };
+  if (range.first < range.end) {
+    load(range.first, 0);
+    store_facts(load_facts(range.first), 0);
+  }
 
   float dk[m][4] = {}, dv[m][4] = {};
   for (int first = range.first, buffer = 0; first < range.end; first += Tile::queries, buffer ^= 1) {
@@ -492,15 +530,16 @@ __global__ void __launch_bounds__(Tile::key_threads)
     } else {
       wait_for_copies<0>();
     }
+    const QueryFacts next = load_facts(first + Tile::queries);
     __syncthreads();
-    const T *query_rows = queries + buffer * Tile::queries * Tile::row,
-            *dout_rows = douts + buffer * Tile::queries * Tile::row;
+    const T *query_rows = queries + buffer * buffer_size, *dout_rows = douts + buffer * buffer_size;
     float p[n][4] = {}, ds[n][4] = {};
     multiply_rows<Tile>(p, keys, warp_row, query_rows);
     multiply_rows<Tile>(ds, values, warp_row, dout_rows);
-    weights_and_gradients<Tile>(p, ds, facts[buffer], first_key + warp_row, scale, bias);
+    weights_and_gradients<Tile>(p, ds, query_rows, first_key + warp_row, scale, bias);
     combine_rows<Tile>(dv, p, dout_rows, first_column);
     combine_rows<Tile>(dk, ds, query_rows, first_column);
+    store_facts(next, buffer ^ 1);
     __syncthreads();
   }
   wait_for_copies<0>();

@@ -18,12 +18,22 @@ __device__ inline A negative_infinity() {
   return static_cast<A>(-INFINITY);
 }
 
+// Whether a block can have so much, beside what its rows see; float64 is the simulator's alone.
+template <class Tile>
+constexpr bool fits(std::size_t shared_bytes) {
+  return sizeof(typename Tile::Element) == sizeof(double) ||
+         shared_bytes + Tile::query_tile * sizeof(Rows) <= smallest_shared_bytes;
+}
+
 // --- forward -------------------------------------------------------------------------------------------
 
 template <class Tile>
 constexpr std::size_t forward_shared_bytes() {
-  return sizeof(typename Tile::Element) * ((Tile::query_tile + 2 * Tile::key_tile) * Tile::row +
-                                           Tile::query_tile * weight_row<Tile, Tile::key_tile>);
+  constexpr std::size_t bytes =
+      sizeof(typename Tile::Element) * ((Tile::query_tile + 2 * Tile::key_tile) * Tile::row +
+                                        Tile::query_tile * weight_row<Tile, Tile::key_tile>);
+  static_assert(fits<Tile>(bytes));
+  return bytes;
 }
 
 // Block (head, tile of queries), the last tile first: it has the most keys.
@@ -104,8 +114,11 @@ __global__ void __launch_bounds__(simt_threads, 2)
 
 template <class Tile>
 constexpr std::size_t query_gradient_shared_bytes() {
-  return sizeof(typename Tile::Element) * (2 * (Tile::query_tile + Tile::key_tile) * Tile::row +
-                                           Tile::query_tile * weight_row<Tile, Tile::key_tile> + side);
+  constexpr std::size_t bytes =
+      sizeof(typename Tile::Element) * (2 * (Tile::query_tile + Tile::key_tile) * Tile::row +
+                                        Tile::query_tile * weight_row<Tile, Tile::key_tile> + side);
+  static_assert(fits<Tile>(bytes));
+  return bytes;
 }
 
 // Block (head, tile of queries): dq of the tile, and in bias_parts (heads, tiles), optional, the sum of dS
@@ -176,8 +189,11 @@ __global__ void __launch_bounds__(simt_threads, 2)
 
 template <class Tile>
 constexpr std::size_t key_gradient_shared_bytes() {
-  return sizeof(typename Tile::Element) * (2 * (Tile::query_tile + Tile::key_tile) * Tile::row +
-                                           2 * Tile::key_tile * weight_row<Tile, Tile::query_tile>);
+  constexpr std::size_t bytes =
+      sizeof(typename Tile::Element) * (2 * (Tile::query_tile + Tile::key_tile) * Tile::row +
+                                        Tile::key_tile * weight_row<Tile, Tile::query_tile>);
+  static_assert(fits<Tile>(bytes));
+  return bytes;
 }
 
 // dkeys, dvalues (heads, segments, key rows, d) = the gradients of a source's rows through the queries of
@@ -196,8 +212,7 @@ __global__ void __launch_bounds__(simt_threads)
 
   A* keys = reinterpret_cast<A*>(dynamic_shared());
   A *values = keys + Tile::key_tile * d_row, *queries = values + Tile::key_tile * d_row,
-    *douts = queries + Tile::query_tile * d_row, *weights = douts + Tile::query_tile * d_row,
-    *ds_weights = weights + Tile::key_tile * weight_row<Tile, Tile::query_tile>;
+    *douts = queries + Tile::query_tile * d_row, *weights = douts + Tile::query_tile * d_row;
   const Source<A> source = source_of(in, problem, head, chunks);
   load_keys<Tile>(keys, values, source, key, key_count, d);
 
@@ -228,14 +243,20 @@ __global__ void __launch_bounds__(simt_threads)
       for (int i = 0; i < R; ++i) {
         const int m = key + y * R + i;
         const A p = m >= seen.first && m < seen.end ? exp2(logits[i][j] * scale + bias - log_sum) : A(0);
-        const int at = (y * R + i) * weight_row<Tile, Tile::query_tile> + n;
-        weights[at] = p;
-        ds_weights[at] = p * (dp[i][j] - row_dot);
+        weights[(y * R + i) * weight_row<Tile, Tile::query_tile> + n] = p;
+        dp[i][j] = p * (dp[i][j] - row_dot);
       }
     }
     __syncwarp();
     combine_rows<Tile, R, Tile::query_tile>(dv, weights, douts);
-    combine_rows<Tile, R, Tile::query_tile>(dk, ds_weights, queries);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < C; ++j)
+        weights[(y * R + i) * weight_row<Tile, Tile::query_tile> + x + side * j] = dp[i][j];
+    __syncwarp();
+    combine_rows<Tile, R, Tile::query_tile>(dk, weights, queries);
   }
   A scales[R], ones[R];
 #pragma unroll
@@ -250,7 +271,8 @@ __global__ void __launch_bounds__(simt_threads)
 
 // --- launches --------------------------------------------------------------------------------------------
 
-// Calls body(Tile{}) with the tile for a head dimension: as large as 163 KB of shared memory allow (A100).
+// Calls body(Tile{}) with the tile for a head dimension: as large as fits the smallest GPUs' shared memory
+// (99 KB a block).
 template <class A, class Body>
 auto with_tile(int head_dim, const Body& body) {
   if constexpr (std::is_same_v<A, double>) {
@@ -258,8 +280,8 @@ auto with_tile(int head_dim, const Body& body) {
     return body(SimtTile<double, 256, 16, 16>{});
   } else {
     if (head_dim <= 64) return body(SimtTile<float, 64, 64, 64>{});
-    if (head_dim <= 128) return body(SimtTile<float, 128, 32, 64>{});
-    return body(SimtTile<float, 256, 32, 32>{});
+    if (head_dim <= 128) return body(SimtTile<float, 128, 32, 48>{});
+    return body(SimtTile<float, 256, 16, 16>{});
   }
 }
 

@@ -76,15 +76,16 @@ template <class Terms, class A = typename Terms::A>
 void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiprocessors, A* sums, Terms terms,
                      std::int64_t rows, std::int64_t columns) {
   constexpr int threads = 256, width = Terms::widest;
-  constexpr std::int64_t rows_at_least = 64, blocks_a_multiprocessor = 4;
+  constexpr std::int64_t rows_at_least = 64, one = 1;
   const bool aligned = terms.aligned(columns);
+  const auto kernel =
+      aligned ? column_sums_kernel<threads, width, Terms> : column_sums_kernel<threads, 1, Terms>;
   const std::int64_t across = divide_up(columns, warp_size * (aligned ? width : 1));
-  const std::int64_t blocks = divide_up(multiprocessors * blocks_a_multiprocessor, across);
+  const std::int64_t blocks = std::max(one, resident_blocks(multiprocessors, kernel, threads) / across);
   const std::int64_t rows_a_block = std::max(rows_at_least, divide_up(rows, blocks));
   const std::int64_t down = divide_up(rows, rows_a_block);
   A* partials = scratch.take<A>(down * columns);
-  launch(stream, aligned ? column_sums_kernel<threads, width, Terms> : column_sums_kernel<threads, 1, Terms>,
-         {across, down}, threads, 0, partials, terms, rows, columns, rows_a_block, false);
+  launch(stream, kernel, {across, down}, threads, 0, partials, terms, rows, columns, rows_a_block, false);
   if (sums != nullptr) add_partial_sums(stream, sums, partials, down, columns);
 }
 

@@ -61,7 +61,7 @@ struct GeluGradients {
       gradient.value[j] = static_cast<T>(widened(gradient.value[j]) * (x_j * density + cumulative));
       terms.value[j] = widened(gradient.value[j]);
     }
-    store_vector(dx + i, gradient);
+    store_whole(dx + i, gradient);
     return terms;
   }
 };

@@ -20,6 +20,28 @@ inline bool matches_on_gpu(const Tensor& tensor, DType dtype, const Shape& shape
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+// Shared memory that a block can have on every GPU that this code runs on (sm_86, 89 and 120 have no more).
+inline constexpr std::size_t smallest_shared_bytes = 99 << 10;
+
+// Lets blocks of `kernel` have more shared memory than the 48 KB that need no asking.
+template <class... Parameters>
+void reserve_shared(void (*kernel)(Parameters...), std::size_t bytes) {
+  constexpr std::size_t default_bytes = 48 << 10;
+  if (bytes <= default_bytes) return;
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)) !=
+      cudaSuccess)
+    throw CudaError("a block needs " + std::to_string(bytes >> 10) +
+                    " KB of shared memory, more than this GPU has: take smaller chunks or heads");
+}
+
+// Blocks of `kernel` that a GPU holds at once: one more would make it begin anew for a few.
+template <class... Parameters>
+std::int64_t resident_blocks(int multiprocessors, void (*kernel)(Parameters...), int threads) {
+  int of_one = 0;
+  FLASHEVA_CUDA(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, threads, 0));
+  return static_cast<std::int64_t>(multiprocessors) * of_one;
+}
+
 struct Grid {
   std::int64_t x = 1, y = 1, z = 1;
 };
@@ -29,10 +51,7 @@ template <class... Parameters, class... Arguments>
 void launch(cudaStream_t stream, void (*kernel)(Parameters...), Grid grid, int threads,
             std::size_t shared_bytes, Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  constexpr std::size_t default_shared_bytes = 48 << 10;
-  if (shared_bytes > default_shared_bytes)
-    FLASHEVA_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       static_cast<int>(shared_bytes)));
+  reserve_shared(kernel, shared_bytes);
   cudaLaunchConfig_t config{};
   config.gridDim =
       dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));

@@ -224,17 +224,17 @@ void CudaOps::layernorm_backward(Tensor dx, const NormGradients& norm, const Nor
     const NormGradients* norms[] = {&norm, &second};
     for (int of = 0; of < 2; ++of) problem.norms[of] = {norms[of]->dout.as<T>(), norms[of]->weight.as<T>()};
     const auto start = [&](int threads, auto vectors, auto width) {
-      // Eight rows or more a block, so that the partial sums are few beside them.
-      constexpr int rows_a_block = 8, threads_a_multiprocessor = 768;
-      const std::int64_t blocks = std::min<std::int64_t>(
-          divide_up(rows, rows_a_block), multiprocessors_ * threads_a_multiprocessor / threads);
+      constexpr int rows_a_block = 8;  // or more, so that the partial sums are few beside them
+      const auto kernel = backward_kernel<vectors, width, T>;
+      const std::int64_t blocks =
+          std::min(divide_up(rows, rows_a_block), resident_blocks(multiprocessors_, kernel, threads));
       A* partials = scratch_.take<A>(4 * blocks * columns);
       for (int of = 0; of < 2; ++of) {
         if (!norms[of]->dweight) continue;
         problem.norms[of].dweight_partials = partials + 2 * of * blocks * columns;
         problem.norms[of].dbias_partials = problem.norms[of].dweight_partials + blocks * columns;
       }
-      launch(stream_, backward_kernel<vectors, width, T>, {blocks}, threads, 0, problem, rows, columns);
+      launch(stream_, kernel, {blocks}, threads, 0, problem, rows, columns);
       for (int of = 0; of < 2; ++of) {
         if (!norms[of]->dweight) continue;
         const Gradients<T>& sums = problem.norms[of];

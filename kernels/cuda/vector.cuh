@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <bit>
 #include <cstdint>
 
 #include "kernels/bf16.h"
@@ -26,6 +27,14 @@ __device__ inline Vector<T, count> load_vector(const T* elements) {
 template <int count, class T>
 __device__ inline void store_vector(T* elements, const Vector<T, count>& vector) {
   *reinterpret_cast<Vector<T, count>*>(elements) = vector;
+}
+// The same in one instruction also where the compiler, left alone, parts the vector into its elements.
+template <int count, class T>
+__device__ inline void store_whole(T* elements, const Vector<T, count>& vector) {
+  if constexpr (sizeof(vector) == sizeof(uint4))
+    __stwb(reinterpret_cast<uint4*>(elements), std::bit_cast<uint4>(vector));
+  else
+    store_vector(elements, vector);
 }
 
 // The element as its accumulator's type.

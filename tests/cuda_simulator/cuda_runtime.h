@@ -24,6 +24,7 @@
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+inline void __stwb(uint4* to, uint4 value) { *to = value; }
 
 struct dim3 {
   unsigned x, y, z;
@@ -274,15 +275,21 @@ struct cudaLaunchConfig_t {
   void* attrs = nullptr;
   unsigned numAttrs = 0;
 };
+inline constexpr std::size_t most_shared_bytes = 227 << 10;  // of a block, as on sm_90
 template <class... Parameters>
-cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int) {
+cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int bytes) {
+  return static_cast<std::size_t>(bytes) <= most_shared_bytes ? cudaSuccess : cudaErrorInvalidValue;
+}
+template <class... Parameters>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(Parameters...), int,
+                                                          std::size_t) {
+  *blocks = 2;
   return cudaSuccess;
 }
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
   const dim3 grid = config->gridDim, block = config->blockDim;
-  constexpr std::size_t most_shared_bytes = 227 << 10;
   if (grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > most_shared_bytes)
     return cudaErrorInvalidConfiguration;
   const std::function<void()> thread = [=] { kernel(arguments...); };

@@ -236,6 +236,15 @@ TEST(ChunkSummary, ManyChunks) {
   }
 }
 
+// Numbers of every token of a chunk stand in the shared memory of a GPU's block.
+TEST(ChunkSummary, ChunksTooLargeForAGpuAreRefusedInWords) {
+  const Case c{1, 1, 16384, 4, {16384, Adapter::linear, Proposal::qk, {}}};
+  SummaryTensors t = random_inputs(c, DType::f32, 1);
+  const auto run = [&] { run_backward(*make_test_ops(), c, t); };
+  if (make_device_ops()->device() == Device::cpu) return run();  // takes them
+  EXPECT_THAT(run, testing::ThrowsMessage<std::runtime_error>(testing::HasSubstr("take smaller chunks")));
+}
+
 // bfloat16 and float16 storage: at most twice the error of the formula done plainly in that type.
 class ChunkSummaryPrecision : public testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(Types, ChunkSummaryPrecision, testing::ValuesIn(low_precisions),
