@@ -7,7 +7,7 @@
 // Saved for backward are out and log_sum_exp alone. No sum depends on timing.
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace flasheva {
@@ -17,20 +17,24 @@ namespace {
 using namespace attention;
 
 constexpr int block_threads = 128, block_warps = block_threads / warp_size;
+constexpr int row_lanes = 8, block_rows = block_threads / row_lanes;
 
-// row_dots (B, H, T) = sums of dout * out (B, T, H d) over d: a warp a row.
-template <class T, class A = Accumulator<T>>
+// row_dots (B, H, T) = sums of dout * out (B, T, H d) over d: eight lanes a row. Block (head, tile of rows).
+template <int width, class T, class A = Accumulator<T>>
 __global__ void __launch_bounds__(block_threads)
-    row_dots_kernel(A* row_dots, const T* dout, const T* out, Problem problem, std::int64_t rows) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * block_warps + threadIdx.x / warp_size;
-  if (row >= rows) return;
-  const std::int64_t at =
-      merged_row(problem, static_cast<int>(row / problem.queries), static_cast<int>(row % problem.queries));
+    row_dots_kernel(A* row_dots, const T* dout, const T* out, Problem problem) {
+  const int head = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x) % row_lanes;
+  const int query = static_cast<int>(blockIdx.y * block_rows + threadIdx.x / row_lanes);
+  const bool there = query < problem.queries;
+  const std::int64_t at = merged_row(problem, head, there ? query : 0);
   A sum = 0;
-  for (int i = static_cast<int>(threadIdx.x) % warp_size; i < problem.head_dim; i += warp_size)
-    sum += widened(dout[at + i]) * widened(out[at + i]);
-  sum = warp_sum(sum);
-  if (threadIdx.x % warp_size == 0) row_dots[row] = sum;
+  for (int i = lane * width; i < problem.head_dim; i += row_lanes * width) {
+    const auto left = load_vector<width>(dout + at + i), right = load_vector<width>(out + at + i);
+#pragma unroll
+    for (int j = 0; j < width; ++j) sum += widened(left.value[j]) * widened(right.value[j]);
+  }
+  sum = warp_sum<row_lanes>(sum);
+  if (there && lane == 0) row_dots[static_cast<std::int64_t>(head) * problem.queries + query] = sum;
 }
 
 // out (heads, row_elements) = the sum over segments of parts (heads, segments, row_elements).
@@ -101,8 +105,12 @@ void CudaOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa,
     A* bias_parts = dchunk_bias ? dbeta_parts + part : nullptr;
     const Operands<T> in = operands_of<T>(q, k, v, kappa, beta, chunk_bias);
     const OutputGradients<T> gradients{dout.as<T>(), log_sum_exp.as<A>(), row_dots};
-    launch(stream_, row_dots_kernel<T>, {divide_up(rows, block_warps)}, block_threads, 0, row_dots,
-           dout.as<T>(), out.as<T>(), problem, rows);
+    constexpr int width = vector_width<T>;
+    launch(stream_,
+           rows_are_aligned<width>(sizes.d, dout.as<T>(), out.as<T>()) ? row_dots_kernel<width, T>
+                                                                       : row_dots_kernel<1, T>,
+           {heads, divide_up(sizes.T, block_rows)}, block_threads, 0, row_dots, dout.as<T>(), out.as<T>(),
+           problem);
     if (sizes.C > 0) {
       K::chunk_gradient(stream_, dkappa_parts, dbeta_parts, in, gradients, problem, segments, heads);
       add_segments<T>(stream_, dkappa, dkappa_parts, segments.count);

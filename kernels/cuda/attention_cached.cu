@@ -4,10 +4,8 @@
 //         applied to [ v_m ; beta_c ],  s = 1/sqrt(d)
 //
 // Every key and value is read once, so that the bytes of the cache are the limit. A group of lanes takes a
-// key at a time and keeps a softmax of its own; those of a block are merged, and where there are few queries,
-// their keys are split between blocks, whose parts (out, log-sum-exp) a second kernel merges.
-#include <climits>
-
+// few keys at a time and keeps a softmax of its own; those of a block are merged, and where there are many
+// keys, they are split between blocks, whose parts (out, log-sum-exp) a second kernel merges.
 #include "kernels/cache_contract.h"
 #include "kernels/cuda/attention_problem.cuh"
 #include "kernels/cuda/cuda_ops.h"
@@ -20,7 +18,7 @@ namespace {
 
 using namespace attention;
 
-constexpr int threads = 128;
+constexpr int threads = 128, keys_at_once = 4;
 
 // `lanes` of a warp share a key, each with `parts` vectors of `width` elements, `lanes` vectors apart.
 template <class T_, int width_, int lanes_, int parts_>
@@ -53,45 +51,73 @@ struct PartialSoftmax {
   }
 };
 
-// The group's elements of a row: those behind d are 0.
-template <class Group, class A>
-__device__ inline void load_row(A (&out)[Group::elements], const typename Group::T* row, int d) {
-  const int lane = static_cast<int>(threadIdx.x) % Group::lanes;
-#pragma unroll
-  for (int part = 0; part < Group::parts; ++part) {
-    const int first = (part * Group::lanes + lane) * Group::width;
-    const auto loaded =
-        first < d ? load_vector<Group::width>(row + first) : Vector<typename Group::T, Group::width>{};
-#pragma unroll
-    for (int i = 0; i < Group::width; ++i) out[part * Group::width + i] = widened(loaded.value[i]);
-  }
-}
+// The group's elements of a row, as they are stored: those behind d are 0.
+template <class Group>
+struct GroupRow {
+  using T = typename Group::T;
+  Vector<T, Group::width> part[Group::parts];
 
-// Adds key j of the `end` that a query sees, its tokens and then its chunks; nothing where j is behind them.
+  __device__ void load(const T* row, int d) {
+    const int lane = static_cast<int>(threadIdx.x) % Group::lanes;
+#pragma unroll
+    for (int p = 0; p < Group::parts; ++p) {
+      const int first = (p * Group::lanes + lane) * Group::width;
+      part[p] = first < d ? load_vector<Group::width>(row + first) : Vector<T, Group::width>{};
+    }
+  }
+  __device__ Accumulator<T> operator[](int i) const {
+    return widened(part[i / Group::width].value[i % Group::width]);
+  }
+};
+
+// What a query of `head` sees: its tokens, from row `ring` of the cache on, and then chunks.
+template <class T>
+struct SeenKeys {
+  Source<T> tokens, chunks;
+  int token_count, end, ring, ring_rows, head_dim;
+
+  __device__ Source<T> operator[](int j) const {
+    const bool chunk = j >= token_count;
+    const int place = ring + j, token = place < ring_rows ? place : place - ring_rows;
+    const std::int64_t at = static_cast<std::int64_t>(chunk ? j - token_count : token) * head_dim;
+    const Source<T>& source = chunk ? chunks : tokens;
+    return {source.keys + at, source.values + at, chunk};
+  }
+};
+
+// Adds keys j, j + groups, ... to the softmax; nothing for those that are not there. All of them are on their
+// way before the first is used.
 template <class Group, class A>
-__device__ inline void attend_key(PartialSoftmax<A, Group::elements>& softmax,
-                                  const A (&query)[Group::elements],
-                                  const CachedProblem<typename Group::T>& x, int head, int j, int end,
-                                  int first_token, int tokens, A bias) {
-  const bool there = j < end;
-  j = min(j, end - 1);
-  const bool chunk = j >= tokens;
-  const Source<typename Group::T> source = source_of(x.in, x.sizes, head, chunk);
-  const std::int64_t at =
-      static_cast<std::int64_t>(chunk ? j - tokens : (first_token + j) % x.sizes.token_rows) *
-      x.sizes.head_dim;
-  A key[Group::elements], value[Group::elements], logit = 0;
-  load_row<Group>(key, source.keys + at, x.sizes.head_dim);
-  load_row<Group>(value, source.values + at, x.sizes.head_dim);
+__device__ inline void attend_keys(PartialSoftmax<A, Group::elements>& softmax,
+                                   const A (&query)[Group::elements], const SeenKeys<typename Group::T>& seen,
+                                   int j, A bias) {
+  GroupRow<Group> keys[keys_at_once], values[keys_at_once];
+  A logits[keys_at_once];
 #pragma unroll
-  for (int i = 0; i < Group::elements; ++i) logit += query[i] * key[i];
-  logit = warp_sum<Group::lanes>(logit) + (chunk ? bias : A(0));
-  if (!there) logit = -INFINITY;
-  if (logit > softmax.max) softmax.scale_to(logit);
-  const A weight = exp2(logit - softmax.max);
-  softmax.sum += weight;
+  for (int i = 0; i < keys_at_once; ++i) {
+    const auto row = seen[min(j + i * Group::groups, seen.end - 1)];
+    keys[i].load(row.keys, seen.head_dim);
+    values[i].load(row.values, seen.head_dim);
+    logits[i] = row.chunks ? bias : A(0);
+  }
+  A largest = softmax.max;
 #pragma unroll
-  for (int i = 0; i < Group::elements; ++i) softmax.out[i] += weight * value[i];
+  for (int i = 0; i < keys_at_once; ++i) {
+    A product = 0;
+#pragma unroll
+    for (int e = 0; e < Group::elements; ++e) product += query[e] * keys[i][e];
+    logits[i] += warp_sum<Group::lanes>(product);
+    if (j + i * Group::groups >= seen.end) logits[i] = -INFINITY;
+    largest = max(largest, logits[i]);
+  }
+  softmax.scale_to(largest);
+#pragma unroll
+  for (int i = 0; i < keys_at_once; ++i) {
+    const A weight = exp2(logits[i] - softmax.max);
+    softmax.sum += weight;
+#pragma unroll
+    for (int e = 0; e < Group::elements; ++e) softmax.out[e] += weight * values[i][e];
+  }
 }
 
 template <class Group, class A>
@@ -123,13 +149,21 @@ __global__ void __launch_bounds__(threads)
   const A bias = chunk_bias_of(x.in, x.sizes, h);
 
   A query[Group::elements];
-  load_row<Group>(query, x.in.q + static_cast<std::int64_t>(row) * d, d);
+  GroupRow<Group> own;
+  own.load(x.in.q + static_cast<std::int64_t>(row) * d, d);
 #pragma unroll
-  for (int i = 0; i < Group::elements; ++i) query[i] *= log2_e<A> / sqrt(static_cast<A>(d));
+  for (int i = 0; i < Group::elements; ++i) query[i] = own[i] * (log2_e<A> / sqrt(static_cast<A>(d)));
+  const SeenKeys<typename Group::T> seen{source_of(x.in, x.sizes, head, false),
+                                         source_of(x.in, x.sizes, head, true),
+                                         tokens,
+                                         end,
+                                         first_token % x.sizes.token_rows,
+                                         x.sizes.token_rows,
+                                         d};
   const int group = static_cast<int>(threadIdx.x) / Group::lanes;
   PartialSoftmax<A, Group::elements> softmax;
-  for (int j = split * share; j < end; j += Group::groups)  // all lanes of a warp together
-    attend_key<Group>(softmax, query, x, head, j + group, end, first_token, tokens, bias);
+  for (int j = split * share; j < end; j += Group::groups * keys_at_once)  // all lanes of a warp together
+    attend_keys<Group>(softmax, query, seen, j + group, bias);
 
   // Merges the groups: thread i adds up element i in the order of the groups.
   A* outs = reinterpret_cast<A*>(dynamic_shared());
@@ -205,7 +239,7 @@ void CudaOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Te
   FLASHEVA_CHECK(d <= 256);
 
   // By the cache's size alone: what a token gets does not depend on the batch.
-  constexpr std::int64_t keys_of_a_split = 256;
+  constexpr std::int64_t keys_of_a_split = 128;
   const std::int64_t splits = divide_up(R + C, keys_of_a_split);
   const Problem sizes = make_problem({N, H, 1, R, C, d}, cache.keys, cache.kappa, config);
   dispatch(dtype, [&]<class T>(T) {
