@@ -2,12 +2,11 @@
 //     backward  dz_nv = (exp(z_nv - log sum exp z_n) - [v = target]) scale, over z in place
 // A block takes a row and reads it once for the maximum and the sum of exponentials together; the backward
 // pass reads it again, from the second-level cache, and writes the gradient.
-#include <algorithm>
 #include <limits>
 
 #include "kernels/cross_entropy_contract.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/token.cuh"
 #include "kernels/cuda/warp.cuh"
 
@@ -32,22 +31,6 @@ struct SoftmaxStatistics {
     for (int i = 0; i < count; ++i) sum += exp(z[i] - maximum);
   }
 };
-
-// body(first, count) for all elements of a row of `size`: `width` neighbours at once from the first address
-// on that is a multiple of 16 bytes, one by one before and behind. count is known at compile time.
-template <int threads, class T, class Body>
-__device__ inline void for_row(const T* row, std::int32_t size, const Body& body) {
-  constexpr int width = vector_width<T>;
-  const auto misplaced = static_cast<std::int32_t>(reinterpret_cast<std::uintptr_t>(row) % 16 / sizeof(T));
-  const std::int32_t before = misplaced == 0 ? 0 : std::min(width - misplaced, size);
-  const std::int32_t behind = before + (size - before) / width * width;
-  const auto thread = static_cast<std::int32_t>(threadIdx.x);
-  if (thread < before) body(thread, std::integral_constant<int, 1>{});
-#pragma unroll 2
-  for (std::int32_t i = before + thread * width; i < behind; i += threads * width)
-    body(i, std::integral_constant<int, width>{});
-  if (behind + thread < size) body(behind + thread, std::integral_constant<int, 1>{});
-}
 
 // What both passes want to know of a row.
 template <class T>
@@ -127,15 +110,6 @@ __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0) losses[n] = counts ? row.loss() : 0;
 }
 
-// Calls start(threads), known at compile time: few where a row is short.
-template <class Start>
-void with_threads_of(std::int64_t vocabulary, const Start& start) {
-  if (vocabulary < 4096)
-    start(std::integral_constant<int, 64>{});
-  else
-    start(std::integral_constant<int, 512>{});
-}
-
 }  // namespace
 
 void CudaOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
@@ -143,7 +117,7 @@ void CudaOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits
   check_cross_entropy(Device::cuda, losses, logits, targets, mask);
   FLASHEVA_CHECK(!correct || matches_on_gpu(correct, DType::u8, losses.shape));
   dispatch(logits.dtype, [&]<class T>(T) {
-    with_threads_of(logits.dim(1), [&](auto threads) {
+    with_row_threads(logits.dim(1), [&](auto threads) {
       launch(stream_, forward_kernel<threads, T>, {logits.dim(0)}, threads, 0, losses.as<Accumulator<T>>(),
              correct.as<std::uint8_t>(), logits.as<T>(), targets.as<std::int32_t>(), mask.as<std::uint8_t>(),
              logits.dim(1), bad_token_);
@@ -155,7 +129,7 @@ void CudaOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor target
                                      double scale) {
   check_cross_entropy(Device::cuda, losses, logits, targets, mask);
   dispatch(logits.dtype, [&]<class T>(T) {
-    with_threads_of(logits.dim(1), [&](auto threads) {
+    with_row_threads(logits.dim(1), [&](auto threads) {
       launch(stream_, backward_kernel<threads, T>, {logits.dim(0)}, threads, 0, logits.as<T>(),
              losses.as<Accumulator<T>>(), targets.as<std::int32_t>(), mask.as<std::uint8_t>(), logits.dim(1),
              scale, bad_token_);
