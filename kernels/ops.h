@@ -252,6 +252,9 @@ class Ops {
   // place; rows whose mask is 0 become 0.
   virtual void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
                                       double scale) = 0;
+  // tokens (N) int32 = the place of the largest logit in each row of logits (N, V), first of equals; -1 where
+  // the row has a NaN. V > 0.
+  virtual void most_likely(Tensor tokens, Tensor logits) = 0;
 
   // --- norms ----------------------------------------------------------------------------------------------
 

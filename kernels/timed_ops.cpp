@@ -208,6 +208,10 @@ void TimedOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor targe
           [&] { ops_.cross_entropy_backward(logits, losses, targets, mask, scale); });
 }
 
+void TimedOps::most_likely(Tensor tokens, Tensor logits) {
+  measure("most_likely", logits.shape, {tokens, logits}, 0, [&] { ops_.most_likely(tokens, logits); });
+}
+
 void TimedOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) {
   double bytes = 0;
   for (const Tensor& x : tensors) bytes += static_cast<double>(x.bytes());

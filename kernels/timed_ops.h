@@ -74,6 +74,7 @@ class TimedOps : public Ops {
                              Tensor mask) override;
   void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
                               double scale) override;
+  void most_likely(Tensor tokens, Tensor logits) override;
   void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override;
   double squared_distance(Tensor x, Tensor y) override;
   void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,

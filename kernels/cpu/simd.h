@@ -186,6 +186,14 @@ inline void exchange(V& upper, V& lower, std::integer_sequence<int, i...>) {
 
 }  // namespace detail
 
+// Whether any lane is true.
+inline bool any(Ints mask) {
+  return detail::reduce<lanes<float> / 2>(mask, [](Ints a, Ints b) { return a | b; }) != 0;
+}
+inline bool any(Mask<double> mask) {
+  return detail::reduce<lanes<double> / 2>(mask, [](Mask<double> a, Mask<double> b) { return a | b; }) != 0;
+}
+
 // Over the lanes, in the same order on every call.
 inline float sum(Floats v) {
   return detail::reduce<lanes<float> / 2>(v, [](Floats a, Floats b) { return a + b; });

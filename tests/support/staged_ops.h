@@ -203,6 +203,9 @@ class StagedOps final : public Ops {
       return ops_->cross_entropy_backward(on(logits), on(losses), on(targets), on(mask), scale);
     });
   }
+  void most_likely(Tensor tokens, Tensor logits) override {
+    return staged([&](Staging& on) { return ops_->most_likely(on(tokens), on(logits)); });
+  }
   void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override {
     staged([&](Staging& on) {
       std::vector<Tensor> staged_tensors;
