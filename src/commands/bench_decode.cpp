@@ -13,7 +13,6 @@
 #include "src/core/error.h"
 #include "src/core/machine.h"
 #include "src/inference/decoder.h"
-#include "src/inference/sampler.h"
 #include "src/training/flops.h"
 #include "src/training/gemm_peak.h"
 #include "src/training/recipe.h"
@@ -42,29 +41,21 @@ double matrix_parameters(const ModelConfig& model) {
 // One step: a token of every sequence at `position`, the next one chosen greedily.
 class Stepper {
  public:
-  Stepper(Decoder& decoder, std::int64_t batch)
-      : decoder_(decoder),
-        logits_(
-            decoder.logits_on_host().first(static_cast<std::size_t>(batch * decoder.config().vocab_size))) {
-    greedy_.greedy = true;
+  Stepper(Decoder& decoder, std::int64_t batch) : decoder_(decoder) {
     for (std::int64_t i = 0; i < batch; ++i) next_.push_back({static_cast<std::int32_t>(i), 0, 0});
   }
 
   double seconds(std::int64_t position) {
     const auto start = std::chrono::steady_clock::now();
     for (NextToken& next : next_) next.position = static_cast<std::int32_t>(position);
-    decoder_.decode(logits_, next_);
-    const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
-    for (std::size_t i = 0; i < next_.size(); ++i)
-      next_[i].token = sample(logits_.subspan(i * V, V), greedy_, 0, 0);
+    const std::span<const std::int32_t> tokens = decoder_.decode_greedy(next_);
+    for (std::size_t i = 0; i < next_.size(); ++i) next_[i].token = tokens[i];
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
  private:
   Decoder& decoder_;
-  std::span<float> logits_;
   std::vector<NextToken> next_;
-  SamplingOptions greedy_;
 };
 
 }  // namespace

@@ -42,6 +42,7 @@ void Decoder::take_memory() {
   plan.add(logits_, "logits", compute_, {S, config_.vocab_size});
   plan.add(tokens_, "tokens", DType::i32, {segment_});
   plan.add(next_, "tokens", DType::i32, {3 * S});
+  plan.add(most_likely_, "tokens", DType::i32, {S});
   if (ops_.device() != Device::cpu && compute_ != DType::f32)
     plan.add(wide_logits_, "logits", DType::f32, {S, config_.vocab_size});
   memory_ = std::make_unique<Buffer>(
@@ -63,6 +64,18 @@ std::size_t Decoder::cache_bytes() const {
 }
 
 void Decoder::prefill(std::span<float> logits, std::int64_t sequence, std::span<const std::int32_t> prompt) {
+  run_prompt(sequence, prompt);
+  widen_logits(logits, logits_.rows(0, 1));
+}
+
+std::span<const std::int32_t> Decoder::prefill_greedy(std::int64_t sequence,
+                                                      std::span<const std::int32_t> prompt) {
+  run_prompt(sequence, prompt);
+  ops_.most_likely(most_likely_.rows(0, 1), logits_.rows(0, 1));
+  return tokens_on_host(1);
+}
+
+void Decoder::run_prompt(std::int64_t sequence, std::span<const std::int32_t> prompt) {
   const auto length = static_cast<std::int64_t>(prompt.size());
   FLASHEVA_CHECK(0 < length && length <= cached_.tokens && 0 <= sequence && sequence < cached_.sequences);
   for (std::int64_t first = 0; first < length; first += segment_) {
@@ -74,10 +87,19 @@ void Decoder::prefill(std::span<float> logits, std::int64_t sequence, std::span<
     network_.prefill({ops_, {1, count}, {}}, last ? logits_.rows(0, 1) : Tensor{}, tokens_.rows(0, count),
                      cache_, {sequence, first});
   }
-  widen_logits(logits, logits_.rows(0, 1));
 }
 
 void Decoder::decode(std::span<float> logits, std::span<const NextToken> next) {
+  run_step(next, false);
+  widen_logits(logits, logits_.rows(0, static_cast<std::int64_t>(next.size())));
+}
+
+std::span<const std::int32_t> Decoder::decode_greedy(std::span<const NextToken> next) {
+  run_step(next, true);
+  return tokens_on_host(static_cast<std::int64_t>(next.size()));
+}
+
+void Decoder::run_step(std::span<const NextToken> next, bool greedy) {
   const auto N = static_cast<std::int64_t>(next.size());
   FLASHEVA_CHECK(0 < N && N <= cached_.sequences);
   staging_.write(ops_, next_.rows(0, 3 * N), [&](const Tensor& host) {
@@ -91,10 +113,15 @@ void Decoder::decode(std::span<float> logits, std::span<const NextToken> next) {
     }
   });
   const CachePlaces places{next_.rows(0, N), next_.rows(N, N)};
-  ops_.replay(graphs_[N], [&] {
+  ops_.replay(graphs_[{N, greedy}], [&] {
     network_.decode({ops_, {N, 1}, {}}, logits_.rows(0, N), next_.rows(2 * N, N), cache_, places);
+    if (greedy) ops_.most_likely(most_likely_.rows(0, N), logits_.rows(0, N));
   });
-  widen_logits(logits, logits_.rows(0, N));
+}
+
+std::span<const std::int32_t> Decoder::tokens_on_host(std::int64_t rows) {
+  const Tensor host = staging_.read(ops_, most_likely_.rows(0, rows));
+  return {host.as<std::int32_t>(), static_cast<std::size_t>(rows)};
 }
 
 void Decoder::widen_logits(std::span<float> out, Tensor computed) {

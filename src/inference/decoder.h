@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "src/inference/inference_model.h"
@@ -34,6 +35,10 @@ class Decoder : public LoadedModel {
   void prefill(std::span<float> logits, std::int64_t sequence, std::span<const std::int32_t> prompt);
   // logits (N, V), row by row, after one more token of each of N different sequences.
   void decode(std::span<float> logits, std::span<const NextToken> next);
+  // The most likely token instead of each row of logits, the first of equals, or -1 where one is NaN: (1) and
+  // (N), until the next call. The logits stay on the device.
+  std::span<const std::int32_t> prefill_greedy(std::int64_t sequence, std::span<const std::int32_t> prompt);
+  std::span<const std::int32_t> decode_greedy(std::span<const NextToken> next);
   // Host memory for those of all sequences (S, V), which the device writes fastest.
   std::span<float> logits_on_host() const {
     return {host_logits_.as<float>(), static_cast<std::size_t>(host_logits_.size())};
@@ -43,6 +48,10 @@ class Decoder : public LoadedModel {
 
  private:
   void take_memory();
+  // The logits go to the first rows of logits_; with `greedy` the most likely tokens to most_likely_.
+  void run_prompt(std::int64_t sequence, std::span<const std::int32_t> prompt);
+  void run_step(std::span<const NextToken> next, bool greedy);
+  std::span<const std::int32_t> tokens_on_host(std::int64_t rows);
   void widen_logits(std::span<float> out, Tensor computed);
 
   Extent cached_;
@@ -53,10 +62,12 @@ class Decoder : public LoadedModel {
       wide_logits_;  // (S, V) float32: bfloat16 on its way to the host, where the device has its own memory
   Tensor tokens_;    // (segment), int32
   Tensor next_;      // (3 S), int32: of up to S next tokens the sequences, then positions, then tokens
+  Tensor most_likely_;  // (S), int32
   HostStaging staging_;
   Tensor host_logits_;  // (S, V) float32
   std::unique_ptr<Buffer> memory_, host_memory_;
-  std::map<std::int64_t, std::unique_ptr<OperationGraph>> graphs_;  // of decode(), by the number of sequences
+  // Of run_step, by the number of sequences and whether it is greedy.
+  std::map<std::pair<std::int64_t, bool>, std::unique_ptr<OperationGraph>> graphs_;
 };
 
 }  // namespace flasheva

@@ -49,24 +49,32 @@ struct Generator::Sequence {
 };
 
 Generator::Generator(Decoder& decoder, const Tokenizer* tokenizer, const GenerationOptions& options)
-    : decoder_(decoder), tokenizer_(tokenizer), options_(options), logits_(decoder.logits_on_host()) {
+    : decoder_(decoder),
+      tokenizer_(tokenizer),
+      options_(options),
+      greedy_(options.sampling.greedy && options.sampling.repetition_penalty == 1),
+      logits_(decoder.logits_on_host()) {
   FLASHEVA_CHECK(options.max_length > 1 && options.max_length <= decoder.capacity().tokens);
   FLASHEVA_CHECK(options.stop.empty() || tokenizer != nullptr);
 }
 
-std::int32_t Generator::choose(std::span<float> logits, Sequence& sequence) const {
-  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); }))
-    fail(ExitCode::numeric, "prompt {}, token {}: the logits are not numbers; are the weights?",
-         sequence.prompt + 1, sequence.length);
+// The token that follows a sequence, from row `row` of what the decoder gave; -1 where that is not numbers.
+std::int32_t Generator::choose(std::size_t row, const Sequence& sequence) const {
+  if (greedy_) return most_likely_[row];
+  const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
+  const std::span<float> logits = logits_.subspan(row * V, V);
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) return -1;
   if (options_.sampling.repetition_penalty != 1)
     penalize_repetition(logits, sequence.occurred, options_.sampling.repetition_penalty);
   return sample(logits, options_.sampling, static_cast<std::uint32_t>(sequence.prompt),
                 static_cast<std::uint32_t>(sequence.length));
 }
 
-// Adds the token that logits (V) give. False once the sequence has ended.
-bool Generator::take(std::span<float> logits, Sequence& sequence, const Added& added) const {
-  const std::int32_t token = choose(logits, sequence);
+// Adds the token. False once the sequence has ended.
+bool Generator::take(std::int32_t token, Sequence& sequence, const Added& added) const {
+  if (token < 0)
+    fail(ExitCode::numeric, "prompt {}, token {}: the logits are not numbers; are the weights?",
+         sequence.prompt + 1, sequence.length);
   Generation& generation = sequence.generation;
   bool ended = decoder_.config().eos_token_id && token == *decoder_.config().eos_token_id;
   if (ended) {
@@ -96,32 +104,36 @@ bool Generator::take(std::span<float> logits, Sequence& sequence, const Added& a
   return !ended;
 }
 
-// The logits of the prompt's last token go to the first row of logits_.
+// Reads the prompt; what the decoder gives is the first row.
 void Generator::begin(Sequence& sequence, const std::vector<std::int32_t>& prompt) {
   const Stopwatch stopwatch(speed_.prompt_seconds);
-  const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
-  decoder_.prefill(logits_.first(V), sequence.place, prompt);
+  if (greedy_)
+    most_likely_ = decoder_.prefill_greedy(sequence.place, prompt);
+  else
+    decoder_.prefill(logits_.first(static_cast<std::size_t>(decoder_.config().vocab_size)), sequence.place,
+                     prompt);
   sequence.length = static_cast<std::int32_t>(prompt.size());
   speed_.prompt_tokens += sequence.length;
   if (options_.sampling.repetition_penalty != 1)
     for (const std::int32_t token : prompt) sequence.remember(token);
 }
 
-// One token more of each; row i of logits_ are those of active[i].
+// One token more of each; row i of what the decoder gives is that of active[i].
 void Generator::decode(std::vector<Sequence*>& active) {
   const Stopwatch stopwatch(speed_.decode_seconds);
   std::vector<NextToken> next;
   for (const Sequence* sequence : active)
     next.push_back({sequence->place, sequence->length - 1, sequence->next});
-  const std::size_t V = static_cast<std::size_t>(decoder_.config().vocab_size);
-  decoder_.decode(logits_.first(active.size() * V), next);
+  if (greedy_)
+    most_likely_ = decoder_.decode_greedy(next);
+  else
+    decoder_.decode(logits_.first(next.size() * static_cast<std::size_t>(decoder_.config().vocab_size)),
+                    next);
   speed_.new_tokens += static_cast<std::int64_t>(active.size());
 }
 
 void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Done& done,
                     const Added& added) {
-  const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
-  const auto row = [&](std::size_t i) { return logits_.subspan(i * V, V); };
   std::vector<std::int32_t> free_places(static_cast<std::size_t>(decoder_.capacity().sequences));
   for (std::size_t i = 0; i < free_places.size(); ++i)
     free_places[i] = static_cast<std::int32_t>(free_places.size() - 1 - i);
@@ -136,7 +148,7 @@ void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Do
       auto sequence = std::make_unique<Sequence>(next_prompt, free_places.back(), options_.stop);
       free_places.pop_back();
       begin(*sequence, prompts[next_prompt++]);
-      if (take(row(0), *sequence, added))
+      if (take(choose(0, *sequence), *sequence, added))
         sequences.push_back(std::move(sequence));
       else
         end(*sequence);
@@ -146,7 +158,7 @@ void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Do
     for (const auto& sequence : sequences) active.push_back(sequence.get());
     decode(active);
     for (std::size_t i = 0; i < active.size(); ++i)
-      if (!take(row(i), *active[i], added)) {
+      if (!take(choose(i, *active[i]), *active[i], added)) {
         end(*active[i]);
         sequences[i].reset();
       }

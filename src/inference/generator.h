@@ -58,15 +58,17 @@ class Generator {
  private:
   struct Sequence;
 
-  std::int32_t choose(std::span<float> logits, Sequence& sequence) const;
-  bool take(std::span<float> logits, Sequence& sequence, const Added& added) const;
+  std::int32_t choose(std::size_t row, const Sequence& sequence) const;
+  bool take(std::int32_t token, Sequence& sequence, const Added& added) const;
   void begin(Sequence& sequence, const std::vector<std::int32_t>& prompt);
   void decode(std::vector<Sequence*>& active);
 
   Decoder& decoder_;
   const Tokenizer* tokenizer_;
   GenerationOptions options_;
-  std::span<float> logits_;  // (S, V)
+  bool greedy_;                                // the device chooses
+  std::span<float> logits_;                    // (S, V), where not greedy_
+  std::span<const std::int32_t> most_likely_;  // of the last tokens that the decoder read, where greedy_
   GenerationSpeed speed_;
 };
 

@@ -1,6 +1,7 @@
 // Generation against the forward pass of whole sequences, on every kind of model that has a fixture.
 #include "src/inference/decoder.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -164,6 +165,39 @@ TEST_P(DecoderTest, ReplayedStepsGiveTheSameBits) {
     replaying.decode(logits, next);
     plain.decode(expected, next);
     ASSERT_EQ(logits, expected) << "step " << step;
+  }
+}
+
+// Prompts, and steps of several sizes in turns with steps that give logits, replayed too.
+TEST_P(DecoderTest, GreedyTokensHaveTheLargestLogits) {
+  constexpr std::int64_t T = 40;
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    Decoder decoder(folder(), *ops_, precision, {3, T});
+    const std::int64_t V = decoder.config().vocab_size;
+    const auto largest_of = [&](const std::vector<float>& logits) {
+      std::vector<std::int32_t> tokens;
+      for (auto row = logits.begin(); row != logits.end(); row += V)
+        tokens.push_back(static_cast<std::int32_t>(std::max_element(row, row + V) - row));
+      return tokens;
+    };
+    std::vector<NextToken> next;
+    for (const std::int32_t length : {1, 13, 30}) {
+      const auto place = static_cast<std::int32_t>(next.size());
+      const std::vector<std::int32_t> prompt = random_tokens(length, V, static_cast<unsigned>(length));
+      std::vector<float> logits(static_cast<std::size_t>(V));
+      decoder.prefill(logits, place, prompt);
+      EXPECT_THAT(decoder.prefill_greedy(place, prompt), testing::ElementsAreArray(largest_of(logits)));
+      next.push_back({place, length, largest_of(logits)[0]});
+    }
+    for (std::size_t step = 0; step < 9; ++step) {
+      const auto some = std::span(next).first(step % 2 == 0 ? 3 : 2);
+      const auto chosen = decoder.decode_greedy(some);
+      const std::vector<std::int32_t> tokens(chosen.begin(), chosen.end());
+      std::vector<float> logits(some.size() * static_cast<std::size_t>(V));
+      decoder.decode(logits, some);
+      ASSERT_THAT(tokens, testing::ElementsAreArray(largest_of(logits))) << "step " << step;
+      for (std::size_t i = 0; i < some.size(); ++i) some[i].token = tokens[i], ++some[i].position;
+    }
   }
 }
 

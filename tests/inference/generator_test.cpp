@@ -127,6 +127,22 @@ TEST(Generator, EndsAtEos) {
   }
 }
 
+// The last logit alone is none: the last weight of the head is not.
+TEST(Generator, EndsWhereLogitsAreNotNumbers) {
+  const TemporaryFolder temporary;
+  const auto folder = temporary.path() / "model";
+  std::filesystem::copy(fixture("models/eva-block"), folder);
+  std::fstream weights(folder / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  weights.seekp(-4, std::ios::end);
+  weights.write("\xff\xff\xff\xff", 4);
+  weights.close();
+  SamplingOptions penalized = greedy();
+  penalized.repetition_penalty = 1.1;
+  for (const SamplingOptions& sampling : {greedy(), penalized, drawn(5)})
+    expect_error(ExitCode::numeric, "prompt 1, token 1: the logits are not numbers",
+                 [&] { generate(folder, 2, options_of(30, sampling)); });
+}
+
 // Text, stop strings and what is shown on the way, with ids that are bytes.
 TEST(Generator, StopsBeforeAStopStringAndShowsNoneOfIt) {
   const auto folder = fixture("models/eva-block");
