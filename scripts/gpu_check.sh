@@ -148,11 +148,11 @@ by_suite() {  # PROGRAM: every suite of tests in a process of its own
 }
 export -f by_suite
 
-tests() {  # the ranks, which are several processes, last
+tests() {  # the ranks last, never suite by suite: each start of theirs is several processes
   local program name
   local fault='cudaError(IllegalAddress|MisalignedAddress|LaunchFailure|LaunchTimeout|IllegalInstruction'
   fault+='|InvalidAddressSpace|InvalidPc|HardwareStackError|Assert|ECCUncorrectable)'
-  for program in "$package"/test_!(*ranks)_cuda "$package"/test_*ranks_cuda; do
+  for program in "$package"/test_!(*ranks)_cuda; do
     name=$(basename "$program")
     step tests "$name" 90 "$program"
     # What these leave behind fails every later test of the process.
@@ -160,6 +160,7 @@ tests() {  # the ranks, which are several processes, last
       step tests "$name-by-suite" 240 bash -c "by_suite ${program@Q}"
     fi
   done
+  step tests test_gpu_ranks_cuda 90 env NCCL_DEBUG=WARN "$package/test_gpu_ranks_cuda"
 }
 
 losses() {  # two phases of the quickstart's recipe on our own code: do the losses follow the CPU's?

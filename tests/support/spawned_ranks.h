@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <string>
 #include <thread>
@@ -19,6 +20,9 @@ namespace flasheva {
 
 class SpawnedRank final : public Communicator {
  public:
+  // Of the sockets to the others in a rank that spawn_ranks() starts: numbers that nothing else has.
+  static constexpr int first_socket = 100;
+
   // Whether this process is one that spawn_ranks() started.
   static bool here() { return std::getenv("FLASHEVA_TEST_RANK") != nullptr; }
 
@@ -58,15 +62,13 @@ class SpawnedRank final : public Communicator {
 
  private:
   static int number(const char* variable) { return std::atoi(std::getenv(variable)); }
-  static std::vector<int> sockets() {
-    const int first = number("FLASHEVA_TEST_SOCKETS"), ranks = number("FLASHEVA_TEST_RANKS");
-    if (const int rank = number("FLASHEVA_TEST_RANK"); rank > 0) return {first + 2 * (rank - 1) + 1};
+  std::vector<int> sockets() const {
     std::vector<int> all;
-    for (int other = 1; other < ranks; ++other) all.push_back(first + 2 * (other - 1));
+    for (int i = 0; i < (rank_ == 0 ? size_ - 1 : 1); ++i) all.push_back(first_socket + i);
     return all;
   }
   static void send(int socket, std::span<const double> values) {
-    FLASHEVA_CHECK(::send(socket, values.data(), values.size_bytes(), 0) ==
+    FLASHEVA_CHECK(::send(socket, values.data(), values.size_bytes(), MSG_NOSIGNAL) ==
                    static_cast<ssize_t>(values.size_bytes()));
   }
   static void receive(int socket, std::span<double> values) {
@@ -80,27 +82,29 @@ class SpawnedRank final : public Communicator {
 };
 
 // Runs this program as `ranks` ranks; 0 if all of them end well. Each claims a host of its own, as NCCL takes
-// no two ranks of one host on one GPU.
-inline int spawn_ranks(int ranks, char** arguments) {
-  constexpr int first_socket = 100;  // numbers that nothing else has
-  for (int other = 1; other < ranks; ++other) {
-    int pair[2];
-    FLASHEVA_CHECK(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    for (int end = 0; end < 2; ++end) {
-      ::dup2(pair[end], first_socket + 2 * (other - 1) + end);
-      ::close(pair[end]);
-    }
-  }
+// no two ranks of one host on one GPU. Nobody else holds a rank's ends of sockets: they close with it.
+inline int spawn_ranks(int ranks, char* const* arguments) {
+  std::vector<std::array<int, 2>> pairs(static_cast<std::size_t>(ranks) - 1);  // rank 0's end, the other's
+  for (auto& pair : pairs)
+    FLASHEVA_CHECK(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) == 0);
   ::setenv("FLASHEVA_TEST_RANKS", std::to_string(ranks).c_str(), 1);
-  ::setenv("FLASHEVA_TEST_SOCKETS", std::to_string(first_socket).c_str(), 1);
   std::vector<pid_t> processes(static_cast<std::size_t>(ranks));
   for (std::size_t rank = 0; rank < processes.size(); ++rank) {
     ::setenv("FLASHEVA_TEST_RANK", std::to_string(rank).c_str(), 1);
     ::setenv("NCCL_HOSTID", ("rank" + std::to_string(rank)).c_str(), 1);
-    FLASHEVA_CHECK(::posix_spawn(&processes[rank], "/proc/self/exe", nullptr, nullptr, arguments, environ) ==
+    posix_spawn_file_actions_t files;
+    ::posix_spawn_file_actions_init(&files);
+    int next = SpawnedRank::first_socket;
+    for (std::size_t i = 0; i < pairs.size(); ++i)
+      if (rank == 0 || rank == i + 1)
+        ::posix_spawn_file_actions_adddup2(&files, pairs[i][rank == 0 ? 0 : 1], next++);
+    FLASHEVA_CHECK(::posix_spawn(&processes[rank], "/proc/self/exe", &files, nullptr, arguments, environ) ==
                    0);
+    ::posix_spawn_file_actions_destroy(&files);
   }
   ::unsetenv("FLASHEVA_TEST_RANK");
+  for (const auto& pair : pairs)
+    for (const int end : pair) ::close(end);
   int failed = 0;
   for (const pid_t process : processes) {
     int status = 0;
