@@ -14,13 +14,16 @@ CONFIGS = ROOT / "benchmarks" / "configs"
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
 
 
-def run_bench(binary: Path, arguments: list) -> dict:
-    """The figures of one `flasheva bench`."""
+def run_bench(binary: Path, arguments: list, seconds: float | None = None) -> dict:
+    """The figures of one `flasheva bench`, which is stopped after `seconds`: a GPU can hang, a CPU is only slow."""
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures.json"
         command = [str(binary), "bench", *arguments, "--threads", str(THREADS)]
         command += ["--json", str(figures)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"over its {seconds:.0f} s: {shlex.join(command)}") from None
         if done.returncode != 0:
             message = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
             raise RuntimeError(f"exit {done.returncode} of {shlex.join(command)}: {' '.join(message)}")

@@ -209,7 +209,7 @@ def our_arguments(row, options) -> list:
 def run_ours(row, options) -> dict:
     """The figures of `flasheva bench`, with `seconds` of a step and `memory_bytes`."""
     with UsedMemory() as used:
-        figures = run_bench(options.binary, our_arguments(row, options))
+        figures = run_bench(options.binary, our_arguments(row, options), min(120, seconds_left(options)))
     if isinstance(row, StepRow):
         seconds = figures["seconds_per_step"]
     else:
