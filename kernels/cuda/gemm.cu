@@ -218,12 +218,19 @@ class CudaGemm::Library {
     return algorithms_for(product.m, what, bias);
   }
 
-  // Those that the library names for `m` rows.
+  // Those that the library names for `m` rows; where none of them may be taken, those that cut no sum.
   std::vector<Algorithm> algorithms_for(std::int64_t m, Description& what, const void* bias) {
+    auto algorithms = algorithms_for(m, what, bias, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+    if (algorithms.empty()) algorithms = algorithms_for(m, what, bias, CUBLASLT_REDUCTION_SCHEME_NONE);
+    return algorithms;
+  }
+
+  std::vector<Algorithm> algorithms_for(std::int64_t m, Description& what, const void* bias,
+                                        cublasLtReductionScheme_t reduction) {
     Product product = what.product;
     product.m = m;
     Description asked(product, bias);
-    cublasLtMatmulPreferenceOpaque_t preference = make_preference(product);
+    cublasLtMatmulPreferenceOpaque_t preference = make_preference(product, reduction);
     constexpr int most_algorithms = 8;
     cublasLtMatmulHeuristicResult_t results[most_algorithms];
     int count = 0;
@@ -235,7 +242,7 @@ class CudaGemm::Library {
     std::vector<Algorithm> algorithms;
     for (int i = 0; i < count; ++i) {
       cublasLtMatmulHeuristicResult_t checked{};
-      if (results[i].state == CUBLAS_STATUS_SUCCESS && sums_widely(results[i].algo) &&
+      if (results[i].state == CUBLAS_STATUS_SUCCESS && sums_widely(product, results[i].algo) &&
           cublasLtMatmulAlgoCheck(handle_, &what.operation, &what.b, &what.a, &what.out, &what.out,
                                   &results[i].algo, &checked) == CUBLAS_STATUS_SUCCESS &&
           checked.workspaceSize <= workspace_bytes)
@@ -246,18 +253,19 @@ class CudaGemm::Library {
 
   // Parts of a sum are added in float32 (float64), never rounded to 16 bits in between. An algorithm that
   // cuts sums into parts and names no way to add them up may keep them in the result's type.
-  static bool sums_widely(const cublasLtMatmulAlgo_t& algorithm) {
+  static bool sums_widely(const Product& product, const cublasLtMatmulAlgo_t& algorithm) {
+    if (!is_low_precision(product.out)) return true;
     const auto parts = get<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
     const auto scheme = get<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
     return parts <= 1 || scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   }
 
-  static cublasLtMatmulPreferenceOpaque_t make_preference(const Product& product) {
+  static cublasLtMatmulPreferenceOpaque_t make_preference(const Product& product,
+                                                          cublasLtReductionScheme_t reduction) {
     cublasLtMatmulPreferenceOpaque_t preference;
     FLASHEVA_CUBLAS(cublasLtMatmulPreferenceInit(&preference));
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
-    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-        static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(reduction));
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, product.b_alignment);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, product.a_alignment);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, product.out_alignment);

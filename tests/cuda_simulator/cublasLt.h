@@ -1,7 +1,9 @@
 // The part of cuBLASLt that gemm.cu uses, for the simulator: matrices column by column with leading
 // dimensions, as documented, and plain loops over them. There are two algorithms, which add in opposite
-// orders, the first one twice, and before them one that must not be taken: it loses parts of a sum. It has no
-// products with a bias in float64, and holds its user to the alignments that an algorithm was asked for.
+// orders, the first one twice, and before them one that must not be taken where results have 16 bits: it
+// loses parts of a sum there. Of long sums for few results it is the only one that is named, unless no
+// reduction is asked for. There are no products with a bias in float64, and a user is held to the alignments
+// that an algorithm was asked for.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,7 +21,10 @@ enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16F = 2, CUDA_R_16B
 enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_64F = 70 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
-enum { CUBLASLT_REDUCTION_SCHEME_NONE = 0, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2 };
+enum cublasLtReductionScheme_t {
+  CUBLASLT_REDUCTION_SCHEME_NONE = 0,
+  CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2
+};
 enum cublasLtMatmulAlgoConfigAttributes_t {
   CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
   CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME
@@ -56,7 +61,7 @@ struct cublasLtMatmulPreferenceOpaque_t {
 };
 struct cublasLtMatmulAlgo_t {
   bool backwards;
-  std::int32_t parts;  // of a sum; several lose it: an algorithm that nobody may take
+  std::int32_t parts;  // of a sum; of 16-bit results, several lose it: an algorithm that nobody may take
   std::uint32_t alignments[4];
 };
 struct cublasLtMatmulHeuristicResult_t {
@@ -172,7 +177,11 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cu
     bool backwards;
     std::int32_t parts;
   } const algorithms[] = {{false, 4}, {false, 1}, {true, 1}, {false, 1}};
+  const std::int64_t terms = operation->a == CUBLAS_OP_N ? a->columns : a->rows;
+  const bool only_in_parts = terms >= 2048 && d->rows * d->columns < 1024;
   for (const auto& [backwards, parts] : algorithms) {
+    if (preference->reductions == CUBLASLT_REDUCTION_SCHEME_NONE ? parts > 1 : only_in_parts && parts == 1)
+      continue;
     cublasLtMatmulHeuristicResult_t result{};
     result.algo.backwards = backwards;
     result.algo.parts = parts;
@@ -198,10 +207,11 @@ void multiply_columns(const cublasLtMatmulDescOpaque_t& operation, const cublasL
   };
   const A alpha_value = *static_cast<const A*>(alpha), beta_value = *static_cast<const A*>(beta);
   const std::int64_t terms = operation.a == CUBLAS_OP_N ? a_layout.columns : a_layout.rows;
+  const std::int64_t added = sizeof(Out) == 2 ? terms / algorithm.parts : terms;
   for (std::int64_t column = 0; column < d_layout.columns; ++column)
     for (std::int64_t row = 0; row < d_layout.rows; ++row) {
       A sum = 0;
-      for (std::int64_t k = 0; k < terms / algorithm.parts; ++k) {
+      for (std::int64_t k = 0; k < added; ++k) {
         const std::int64_t term = algorithm.backwards ? terms - 1 - k : k;
         sum += element(a, a_layout, operation.a, row, term) * element(b, b_layout, operation.b, term, column);
       }
