@@ -4,6 +4,7 @@
 // where b^T and a^T are the stored matrices themselves as it sees them, or, of transposed factors, their
 // transposes. The bias is added along the first dimension of out^T, which is N.
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <vector>
@@ -88,6 +89,12 @@ template <class T>
 __global__ void __launch_bounds__(256) repeat_row_kernel(T* out, const T* bias, std::int64_t columns) {
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * 256 + threadIdx.x;
   if (column < columns) out[blockIdx.x * columns + column] = bias[column];
+}
+
+// Some 200 us of work for a stream: every step waits for the one before.
+__global__ void __launch_bounds__(1) keep_busy_kernel(float* out, float x) {
+  for (int i = 0; i < 80'000; ++i) x = 0.5f * x + 1;
+  *out = x;
 }
 
 // Room on the GPU for two results of one size, and whether they are equal.
@@ -276,10 +283,11 @@ class CudaGemm::Library {
   // The fastest on these operands of the algorithms that give the bits of the first one, so that the choice,
   // which may be another one on another day, changes no result. They write to memory of their own. Where
   // there is none, or the stream is being captured, or the results are too few to tell orders of addition
-  // apart after rounding to 16 bits, the first one it is.
+  // apart after rounding to 16 bits, the first one it is; also where another is hardly faster, as measured.
   Algorithm fastest(Description& what, const std::vector<Algorithm>& algorithms, Operands at) {
     const Product& product = what.product;
     constexpr std::int64_t fewest_results = 1 << 16;
+    constexpr float clearly_faster = 0.97f;
     if (algorithms.size() == 1 || product.m * product.n < fewest_results || is_capturing())
       return algorithms[0];
     const TrialMemory memory(stream_,
@@ -287,21 +295,42 @@ class CudaGemm::Library {
     if (!memory) return algorithms[0];
     const Algorithm* best = nullptr;
     float best_time = 0;
+    int repetitions = 1;
     for (const Algorithm& algorithm : algorithms) {
       at.d = best ? memory.other() : memory.first();
       if (start(what, algorithm, at) != CUBLAS_STATUS_SUCCESS) continue;
-      if (best && !memory.are_equal()) continue;
-      const float time = time_of(what, algorithm, at);
-      if (best && time >= best_time) continue;
+      if (!best) {
+        warm_up(what, algorithm, at);
+        repetitions = repetitions_of(time_of(what, algorithm, at, 1));
+      } else if (!memory.are_equal()) {
+        continue;
+      }
+      const float time = time_of(what, algorithm, at, repetitions);
+      if (best && time > clearly_faster * best_time) continue;
       best = &algorithm;
       best_time = time;
     }
     return best ? *best : algorithms[0];
   }
 
-  float time_of(Description& what, const Algorithm& algorithm, const Operands& at) {
-    constexpr int repetitions = 3;
+  // Before the first measurement: the clocks of a GPU that did nothing rise within some milliseconds.
+  void warm_up(Description& what, const Algorithm& algorithm, const Operands& at) {
+    if (is_warm_) return;
+    is_warm_ = true;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+    while (std::chrono::steady_clock::now() < end) time_of(what, algorithm, at, 1);
+  }
+
+  // For about a millisecond, of a product that takes so long; no more than are started while the GPU is busy.
+  static int repetitions_of(float milliseconds) {
+    constexpr float most = 50;
+    return static_cast<int>(std::clamp(1 / milliseconds, 1.0f, most));
+  }
+
+  // Milliseconds of so many on the GPU, one after the other: all of them are started while it is busy.
+  float time_of(Description& what, const Algorithm& algorithm, const Operands& at, int repetitions) {
     float milliseconds = 0;
+    launch(stream_, keep_busy_kernel, {}, 1, 0, static_cast<float*>(workspace_), 0.0f);
     FLASHEVA_CUDA(cudaEventRecord(begin_, stream_));
     for (int i = 0; i < repetitions; ++i) FLASHEVA_CUBLAS(start(what, algorithm, at));
     FLASHEVA_CUDA(cudaEventRecord(end_, stream_));
@@ -325,6 +354,7 @@ class CudaGemm::Library {
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  bool is_warm_ = false;
   std::map<Product, Plan> plans_;
 };
 
