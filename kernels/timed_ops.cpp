@@ -1,5 +1,7 @@
 #include "kernels/timed_ops.h"
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 
 namespace flasheva {
@@ -27,6 +29,24 @@ double product_flops(const Shape& shape) { return 2.0 * static_cast<double>(shap
 
 }  // namespace
 
+TimedOps::TimedOps(Ops& ops) : ops_(ops) {
+  const DeviceMemory memory = ops_.allocate(sizeof(float));
+  const Tensor number{memory.get(), DType::f32, {1}, ops_.device()};
+  std::array<double, 15> seconds;
+  for (double& taken : seconds) taken = seconds_of([&] { ops_.zero(number); });
+  std::sort(seconds.begin(), seconds.end());
+  seconds_of_least_ = seconds[seconds.size() / 2];
+}
+
+template <class Call>
+double TimedOps::seconds_of(const Call& call) {
+  ops_.synchronize();
+  const double start = seconds_now();
+  call();
+  ops_.synchronize();
+  return seconds_now() - start;
+}
+
 template <class Call>
 void TimedOps::measure(const char* operation, const Shape& shape, std::initializer_list<Tensor> tensors,
                        double flops, const Call& call) {
@@ -36,14 +56,10 @@ void TimedOps::measure(const char* operation, const Shape& shape, std::initializ
 template <class Call>
 void TimedOps::measure(const char* operation, const Shape& shape, double bytes, double flops,
                        const Call& call) {
-  ops_.synchronize();
-  const double start = seconds_now();
-  call();
-  ops_.synchronize();
-  const double seconds = seconds_now() - start;
+  const double seconds = seconds_of(call) - seconds_of_least_;
   Total& total = totals_[label(operation, shape)];
   ++total.calls;
-  total.seconds += seconds;
+  total.seconds += std::max(seconds, 0.0);
   total.bytes += bytes;
   total.flops += flops;
 }

@@ -13,13 +13,14 @@ nlohmann::ordered_json operations_of(const TimedOps& timed, int steps) {
   std::vector<std::pair<std::string, TimedOps::Total>> totals(timed.totals().begin(), timed.totals().end());
   std::sort(totals.begin(), totals.end(),
             [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  const auto rate = [](double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; };
   auto operations = nlohmann::ordered_json::array();
   for (const auto& [name, total] : totals)
     operations.push_back({{"operation", name},
                           {"calls", static_cast<double>(total.calls) / steps},
                           {"seconds", total.seconds / steps},
-                          {"bytes_per_second", total.bytes / total.seconds},
-                          {"flops_per_second", total.flops / total.seconds}});
+                          {"bytes_per_second", rate(total.bytes, total.seconds)},
+                          {"flops_per_second", rate(total.flops, total.seconds)}});
   return operations;
 }
 
