@@ -20,7 +20,6 @@ import datetime
 import gc
 import shlex
 import statistics
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -34,8 +33,9 @@ from torch.nn.attention import sdpa_kernel
 
 import pytorch_side
 from against_pytorch import load_config, one_line
-from common import CONFIGS, ROOT, commit, machine, machine_line, run_bench, write_report
+from common import CONFIGS, ROOT, commit, machine, run_bench, write_report
 from gpu_pytorch_side import BACKENDS, make_block_mask
+from gpu_report import cells, gpu, markdown
 from pytorch_side import modeling
 from rows import AttentionRow, StepRow, quick
 
@@ -319,60 +319,7 @@ def fastest(result: dict) -> dict:
     return figures
 
 
-# --- the report ----------------------------------------------------------------------------------------------
-
-
-def gpu() -> dict:
-    if not torch.cuda.is_available():
-        return {}
-    properties = torch.cuda.get_device_properties(0)
-    wanted = "driver_version,clocks.sm,clocks.mem,power.limit"
-    query = ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"]
-    state = subprocess.run(query, capture_output=True, text=True).stdout.strip()
-    figures = {"gpu": properties.name, "multiprocessors": properties.multi_processor_count}
-    return figures | {"gpu_memory_gib": round(properties.total_memory / 2**30), wanted: state}
-
-
-def cells(row: dict, peak: float) -> list:
-    """ours, PyTorch, its fastest variant, ratio, target."""
-    sides = []
-    for side in ("our", "pytorch"):
-        seconds = row.get(f"{side}_seconds")
-        if not seconds:
-            sides.append("")
-            continue
-        speed = row["flops"] / seconds
-        tokens = f"{row['tokens'] / seconds:.0f} tokens/s, " if "tokens" in row else ""
-        memory = row.get(f"{side}_memory_bytes")
-        memory = f", {memory / 2**30:.1f} GiB" if memory else ""
-        sides.append(f"{1e3 * seconds:.2f} ms, {tokens}{speed / 1e12:.1f} TFLOP/s ({speed / peak:.1%}){memory}")
-    ratio = f"**{row['ratio']:.2f}**" if "ratio" in row else ""
-    return [*sides, row.get("fastest", "none ran"), ratio, str(row["target"] or "")]
-
-
-def markdown(report: dict) -> str:
-    peaks = [report["peaks"]["gemm_flops_per_second"], *(row.get("our_gemm_peak", 0.0) for row in report["rows"])]
-    lines = [f"# flasheva against PyTorch, {report['machine'].get('gpu', 'no GPU')}, {report['date']}", ""]
-    lines += [f"- Machine: {', '.join(f'{key} {value}' for key, value in gpu().items())}; {machine_line(report['machine'])}"]
-    lines += [
-        f"- Commit: {report['commit']}",
-        f"- PyTorch {report['torch']}, transformers {report['transformers']}",
-        f"- Command: `{report['command']}`",
-        f"- GEMM peak: {peaks[0] / 1e12:.0f} TFLOP/s by PyTorch, {max(peaks[1:], default=0) / 1e12:.0f} by flasheva; "
-        f"copy {report['peaks']['copy_bytes_per_second'] / 1e9:.0f} GB/s (PyTorch)",
-        "",
-        f"bf16. Ratio: PyTorch's time over ours, the median of {report['pairs']} pairs at most. In brackets: model FLOPs, as "
-        "`flasheva bench` counts them, of the higher GEMM peak. Memory: PyTorch's allocations; all that our process takes.",
-        "",
-        "| row | ours | PyTorch | its fastest variant | ratio | target |",
-        "| --- | --- | --- | --- | ---: | ---: |",
-    ]
-    lines += [f"| {row['row']} | {' | '.join(cells(row, max(peaks)))} |" for row in report["rows"]]
-    failures = [(row["row"], *failure) for row in report["rows"] for failure in row["failed"].items()]
-    if failures:
-        lines += ["", "What was not measured, or not to the end:", ""]
-        lines += [f"- {row}, {variant}: {error}" for row, variant, error in failures]
-    return "\n".join(lines) + "\n"
+# --- all rows ------------------------------------------------------------------------------------------------
 
 
 def parse_options() -> argparse.Namespace:
