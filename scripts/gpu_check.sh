@@ -6,28 +6,30 @@
 #
 #     scripts/gpu_check.sh [OPTION...] [PACKAGE [RESULTS_FOLDER]]   default: build/gpu-package.tar.gz, build/gpu-results
 #
-#     --parts LIST      some of machine,tests,losses,sanitizer,steps,attention,decode,pytorch, in that order
-#                       (default: all)
+#     --parts LIST      some of machine,tests,losses,memcheck,steps,attention,decode,pytorch,sanitizer, in that
+#                       order (default: all)
 #     --seconds N       time for everything (default 560); a step gets no more than what is left
 #     --try-on-cpu      tiny shapes, without a GPU: do the parts run?
 #
-# Where a command may take ten minutes, three calls leave every part its time:
+# Where a command may take ten minutes and the GPU is there for thirty, the short first call says whether all works,
+# while there is time to repair it; the last one is for what is left:
 #
-#     scripts/gpu_check.sh --parts machine,tests,losses,sanitizer --seconds 500 build/gpu-package.tar.gz "$OUT"
+#     scripts/gpu_check.sh --parts machine,tests,losses,memcheck --seconds 300 build/gpu-package.tar.gz "$OUT"
 #     scripts/gpu_check.sh --parts steps,attention,decode --seconds 420 build/gpu-package.tar.gz "$OUT"
 #     scripts/gpu_check.sh --parts pytorch --seconds 540 build/gpu-package.tar.gz "$OUT"
+#     scripts/gpu_check.sh --parts sanitizer --seconds 400 build/gpu-package.tar.gz "$OUT"
 set -uo pipefail
 shopt -s extglob
 cd "$(dirname "$0")/.." || exit
 
-all_parts=(machine tests losses sanitizer steps attention decode pytorch)
+all_parts=(machine tests losses memcheck steps attention decode pytorch sanitizer)
 parts=all seconds=560 device=cuda places=()
 while (($#)); do
   case $1 in
     --parts) parts=${2:?--parts LIST}; shift ;;
     --seconds) seconds=${2:?--seconds N}; shift ;;
     --try-on-cpu) device=cpu ;;
-    -*) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    -*) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
     *) places+=("$1") ;;
   esac
   shift
@@ -178,32 +180,39 @@ losses() {  # two phases of the quickstart's recipe on our own code: do the loss
   step losses compared 10 python3 scripts/compare_losses.py "$folder"/{fp32-cpu,fp32-gpu,bf16-cpu,bf16-gpu}
 }
 
-sanitizer() {  # every kernel at small shapes: tests that need no float64, which a GPU skips
-  local tool filter program
-  local filters=(
-    attention='*AttentionPrecision.IsAsGoodAsThePlainFormula/*'
-    attention-dimensions='*AttentionPrecision.TakesEveryHeadDimension/bfloat16'
-    attention-float32=Attention.Float32IsCloseToFloat64
-    summaries=ChunkSummary.EveryHeadDimension
-    cache=CacheTest.DoesNotDependOnTheBatch
-    cache-rows='*CacheRowsTest.AreThoseOfWholeSequences/*'
-    replay=ReplayTest.GivesWhatTheCallsGive
-    operations='*/PrecisionTest.LowPrecision*'
-    operations-float32='*/PrecisionTest.Float32*'
-    adamw='*AdamWTest.FollowsTheFormulaOverSteps/*'
-    sums='SumOfSquares.*'
-  )
+# Every kernel at small shapes: tests that need no float64, which a GPU skips. The first three run the most kernels.
+sanitized=(
+  attention='*AttentionPrecision.IsAsGoodAsThePlainFormula/*'
+  operations='*/PrecisionTest.LowPrecision*'
+  summaries=ChunkSummary.EveryHeadDimension
+  replay=ReplayTest.GivesWhatTheCallsGive
+  attention-dimensions='*AttentionPrecision.TakesEveryHeadDimension/bfloat16'
+  cache=CacheTest.DoesNotDependOnTheBatch
+  cache-rows='*CacheRowsTest.AreThoseOfWholeSequences/*'
+  adamw='*AdamWTest.FollowsTheFormulaOverSteps/*'
+  sums='SumOfSquares.*'
+  attention-float32=Attention.Float32IsCloseToFloat64
+  operations-float32='*/PrecisionTest.Float32*'
+)
+
+sanitize() {  # PART TOOL NAME=FILTER...
+  local tool=$2 filter program
   program=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer)
   if [[ -z $program ]]; then
-    row sanitizer all 'compute-sanitizer is not installed'
+    row "$1" "$tool" 'compute-sanitizer is not installed'
     return
   fi
-  for tool in memcheck racecheck; do
-    for filter in "${filters[@]}"; do
-      step sanitizer "$tool-${filter%%=*}" 40 "$program" --tool $tool --error-exitcode 9 \
-        "$package/test_kernels_cuda" --gtest_filter="${filter#*=}"
-    done
+  for filter in "${@:3}"; do
+    step "$1" "$tool-${filter%%=*}" 40 "$program" --tool "$tool" --error-exitcode 9 \
+      "$package/test_kernels_cuda" --gtest_filter="${filter#*=}"
   done
+}
+
+memcheck() { sanitize memcheck memcheck "${sanitized[@]:0:3}"; }
+
+sanitizer() {  # what memcheck() leaves
+  sanitize sanitizer memcheck "${sanitized[@]:3}"
+  sanitize sanitizer racecheck "${sanitized[@]}"
 }
 
 steps() {
