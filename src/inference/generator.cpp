@@ -63,7 +63,6 @@ std::int32_t Generator::choose(std::size_t row, const Sequence& sequence) const 
   if (greedy_) return most_likely_[row];
   const auto V = static_cast<std::size_t>(decoder_.config().vocab_size);
   const std::span<float> logits = logits_.subspan(row * V, V);
-  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) return -1;
   if (options_.sampling.repetition_penalty != 1)
     penalize_repetition(logits, sequence.occurred, options_.sampling.repetition_penalty);
   return sample(logits, options_.sampling, static_cast<std::uint32_t>(sequence.prompt),
@@ -104,8 +103,8 @@ bool Generator::take(std::int32_t token, Sequence& sequence, const Added& added)
   return !ended;
 }
 
-// Reads the prompt; what the decoder gives is the first row.
-void Generator::begin(Sequence& sequence, const std::vector<std::int32_t>& prompt) {
+// Reads the prompt; the token that follows.
+std::int32_t Generator::begin(Sequence& sequence, const std::vector<std::int32_t>& prompt) {
   const Stopwatch stopwatch(speed_.prompt_seconds);
   if (greedy_)
     most_likely_ = decoder_.prefill_greedy(sequence.place, prompt);
@@ -116,10 +115,11 @@ void Generator::begin(Sequence& sequence, const std::vector<std::int32_t>& promp
   speed_.prompt_tokens += sequence.length;
   if (options_.sampling.repetition_penalty != 1)
     for (const std::int32_t token : prompt) sequence.remember(token);
+  return choose(0, sequence);
 }
 
-// One token more of each; row i of what the decoder gives is that of active[i].
-void Generator::decode(std::vector<Sequence*>& active) {
+// Reads one token more of each; the tokens that follow.
+std::vector<std::int32_t> Generator::decode(const std::vector<Sequence*>& active) {
   const Stopwatch stopwatch(speed_.decode_seconds);
   std::vector<NextToken> next;
   for (const Sequence* sequence : active)
@@ -130,6 +130,10 @@ void Generator::decode(std::vector<Sequence*>& active) {
     decoder_.decode(logits_.first(next.size() * static_cast<std::size_t>(decoder_.config().vocab_size)),
                     next);
   speed_.new_tokens += static_cast<std::int64_t>(active.size());
+  std::vector<std::int32_t> tokens(active.size());
+#pragma omp parallel for if (!greedy_)
+  for (std::size_t i = 0; i < active.size(); ++i) tokens[i] = choose(i, *active[i]);
+  return tokens;
 }
 
 void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Done& done,
@@ -147,8 +151,8 @@ void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Do
     while (!free_places.empty() && next_prompt < prompts.size()) {
       auto sequence = std::make_unique<Sequence>(next_prompt, free_places.back(), options_.stop);
       free_places.pop_back();
-      begin(*sequence, prompts[next_prompt++]);
-      if (take(choose(0, *sequence), *sequence, added))
+      const std::int32_t token = begin(*sequence, prompts[next_prompt++]);
+      if (take(token, *sequence, added))
         sequences.push_back(std::move(sequence));
       else
         end(*sequence);
@@ -156,9 +160,9 @@ void Generator::run(std::span<const std::vector<std::int32_t>> prompts, const Do
     if (sequences.empty()) continue;
     std::vector<Sequence*> active;
     for (const auto& sequence : sequences) active.push_back(sequence.get());
-    decode(active);
+    const std::vector<std::int32_t> tokens = decode(active);
     for (std::size_t i = 0; i < active.size(); ++i)
-      if (!take(choose(i, *active[i]), *active[i], added)) {
+      if (!take(tokens[i], *active[i], added)) {
         end(*active[i]);
         sequences[i].reset();
       }

@@ -60,8 +60,8 @@ class Generator {
 
   std::int32_t choose(std::size_t row, const Sequence& sequence) const;
   bool take(std::int32_t token, Sequence& sequence, const Added& added) const;
-  void begin(Sequence& sequence, const std::vector<std::int32_t>& prompt);
-  void decode(std::vector<Sequence*>& active);
+  std::int32_t begin(Sequence& sequence, const std::vector<std::int32_t>& prompt);
+  std::vector<std::int32_t> decode(const std::vector<Sequence*>& active);
 
   Decoder& decoder_;
   const Tokenizer* tokenizer_;

@@ -7,6 +7,9 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <random>
+
+#include "kernels/philox.h"
 
 namespace flasheva {
 namespace {
@@ -118,6 +121,59 @@ TEST(Sampler, TopPOfALargeVocabulary) {
     EXPECT_GE(least, sorted[kept - 1] * 0.999999) << "top_p " << top_p;
     EXPECT_LE(least, sorted[kept - 1 - kept / 50]) << "top_p " << top_p;
   }
+}
+
+// The formula in float64 over all tokens, sorted where some are left out; `share` in [0, 1) of what is kept.
+std::int32_t drawn_plainly(const std::vector<float>& logits, const SamplingOptions& options, double share) {
+  std::vector<std::int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto logit = [&](std::int32_t token) -> double { return logits[static_cast<std::size_t>(token)]; };
+  const bool all = options.top_p == 1 && (options.top_k == 0 || options.top_k >= std::ssize(logits));
+  if (!all) std::ranges::stable_sort(order, std::greater<>(), logit);
+  if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
+  const double largest = *std::ranges::max_element(logits);
+  std::vector<double> weights;
+  for (const std::int32_t token : order)
+    weights.push_back(std::exp((logit(token) - largest) / options.temperature));
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  double kept = 0;
+  std::size_t count = 0;
+  while (count < weights.size() && (all || kept < options.top_p * total)) kept += weights[count++];
+  double left = share * kept;
+  for (std::size_t i = 0; i < count; ++i)
+    if ((left -= weights[i]) < 0) return order[i];
+  return order[count - 1];
+}
+
+// Weights in float32 move the limits between tokens a little: a draw in thousands may fall on the other side.
+TEST(Sampler, DrawsAsThePlainFormulaDoes) {
+  std::mt19937_64 generator(5);
+  int draws_of_all = 0, others = 0;
+  for (const std::size_t V : {1, 3, 63, 65, 700, 50304})
+    for (const double spread : {0.1, 3.0})
+      for (const std::int64_t top_k : {0, 1, 50, 1000})
+        for (const double top_p : {0.3, 0.9, 1.0}) {
+          std::normal_distribution<float> normal(1, static_cast<float>(spread));
+          std::vector<float> logits(V);
+          for (float& x : logits) x = normal(generator);
+          const SamplingOptions options{false, 0.7, top_k, top_p, 1, generator()};
+          for (std::uint32_t position = 0; position < (V > 1000 ? 8u : 40u); ++position) {
+            const PhiloxWords words = philox4x32({{position, 2u, 0u, 3u}}, options.seed);
+            const double share = (words.word[0] + words.word[1] * 0x1p-32) * 0x1p-32;
+            others += sample(logits, options, 2, position) != drawn_plainly(logits, options, share);
+            ++draws_of_all;
+          }
+        }
+  EXPECT_GT(draws_of_all, 4000);
+  EXPECT_LE(others, 2);
+}
+
+TEST(Sampler, NoNumbersNoToken) {
+  SamplingOptions options;
+  const std::vector<float> logits{1, NAN, 2};
+  EXPECT_EQ(sample(logits, options, 0, 0), -1);
+  options.greedy = true;
+  EXPECT_EQ(sample(logits, options, 0, 0), -1);
 }
 
 TEST(Sampler, PenalizesRepetition) {
