@@ -39,6 +39,7 @@ template <class... Parameters>
 std::int64_t resident_blocks(int multiprocessors, void (*kernel)(Parameters...), int threads) {
   int of_one = 0;
   FLASHEVA_CUDA(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, threads, 0));
+  if (of_one == 0) of_one = 1;  // the launch will say why none fits
   return static_cast<std::int64_t>(multiprocessors) * of_one;
 }
 
