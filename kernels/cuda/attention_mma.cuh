@@ -404,8 +404,14 @@ struct alignas(16) QueryFacts {
                         bool chunks)
       : seen(problem.seen(query, chunks)) {
     const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + query;
-    log_sum = gradients.log_sum_exp[row] * log2_e<float>;
+    log_sum = gradients.log_sum_exp[row];
     row_dot = gradients.row_dots[row];
+  }
+  // In units of log2; apart from the loading, which nobody should wait for before.
+  __device__ QueryFacts to_log2() const {
+    QueryFacts facts = *this;
+    facts.log_sum *= log2_e<float>;
+    return facts;
   }
 };
 
@@ -515,7 +521,7 @@ __global__ void __launch_bounds__(Tile::key_threads)
                : QueryFacts();
   };
   const auto store_facts = [&](const QueryFacts& facts, int buffer) {
-    if (thread < Tile::queries) facts_of<Tile>(queries + buffer * buffer_size, thread) = facts;
+    if (thread < Tile::queries) facts_of<Tile>(queries + buffer * buffer_size, thread) = facts.to_log2();
   };
   if (range.first < range.end) {
     load(range.first, 0);
