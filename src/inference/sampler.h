@@ -18,7 +18,8 @@ struct SamplingOptions {
 
 // Greedy: the largest logit, first of equals. Otherwise a draw from softmax(logits / temperature) over the
 // top_k most likely tokens, cut to the smallest set whose probability reaches top_p. The draw depends on
-// (seed, sequence, position) alone, not on what else is generated beside it. -1 where a logit is NaN.
+// (seed, sequence, position) alone, not on what else is generated beside it. -1 where a logit is NaN or, in
+// a draw, the largest is infinite.
 std::int32_t sample(std::span<const float> logits, const SamplingOptions& options, std::uint32_t sequence,
                     std::uint32_t position);
 
