@@ -76,8 +76,9 @@ log: {{every: 1}}
                        folder.path().string());
   }
 
-  // From there to FlashEVA in two phases, the second in bfloat16. Validation is one micro batch, which `evaluate` takes as
-  // one too: matrix products of other shapes add up in another order, and bfloat16 rounds such sums apart.
+  // From there to FlashEVA in two phases, the second in bfloat16. Validation is one micro batch, which
+  // `evaluate` takes as one too: matrix products of other shapes add up in another order, and bfloat16 rounds
+  // such sums apart.
   std::string tune_yaml() const {
     return fmt::format(R"(run: {{output: {0}/tuned, seed: 4, device: cpu}}
 model:
