@@ -1,5 +1,5 @@
-// The parts of blocked attention that forward and backward share: which keys the queries of a block see, how
-// operands are laid out, and masks.
+// The parts of blocked attention that forward and backward share: which keys the queries of a block see, and
+// masks.
 //
 // Keys and values come from two sources, tokens 0 .. S-1 and chunks 0 .. C-1. Queries are taken `query_block`
 // at a time, keys of a source `key_block` at a time. Logits stand transposed, S (keys x queries):
@@ -26,22 +26,6 @@ static_assert(query_block % panel<float> == 0 && query_block % panel<double> == 
 
 using Sizes = AttentionSizes;
 
-// out: one panel of queries after the other, each (d padded, panel), of in (rows, d padded) * scale; rows is
-// a multiple of the panel.
-template <class R>
-void transpose_panels(R* out, const R* in, std::int64_t rows, std::int64_t d, R scale = 1) {
-  constexpr int lanes = simd::lanes<R>;
-  const std::int64_t in_row = row_stride<R>(d), width = padded_width<R>(d);
-  for (std::int64_t i = 0; i < rows; i += lanes)
-    for (std::int64_t k = 0; k < width; k += lanes) {
-      simd::Vector<R> square[lanes];
-      for (int j = 0; j < lanes; ++j) square[j] = simd::load(in + (i + j) * in_row + k);
-      simd::transpose<R>(square);
-      R* corner = out + i / panel<R> * panel<R> * width + k * panel<R> + i % panel<R>;
-      for (int j = 0; j < lanes; ++j) simd::store(corner + j * panel<R>, square[j] * scale);
-    }
-}
-
 // --- what a block of queries sees ----------------------------------------------------------------------
 
 // Query i of the block sees keys first[i] .. end[i] - 1 of a source; neither decreases with i. Queries
@@ -51,8 +35,8 @@ struct Seen {
   using Index = std::remove_reference_t<decltype(simd::Mask<R>{}[0])>;
   Index first[query_block], end[query_block];
 
-  // The keys that some query of the panel at p sees.
-  std::int64_t panel_first(std::int64_t p) const { return first[p]; }
+  // The keys that some query of the panel at p sees, from an even one on, where pairs of keys begin.
+  std::int64_t panel_first(std::int64_t p) const { return first[p] / 2 * 2; }
   std::int64_t panel_end(std::int64_t p) const { return end[p + panel<R> - 1]; }
 };
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/growing_buffer.h"
 #include "kernels/ops.h"
 
@@ -14,7 +15,7 @@ class Gemm;  // gemm.h
 class CpuOps final : public Ops {
  public:
   // `threads` > 0 sets the number of OpenMP threads, oneDNN's too, of the whole process.
-  explicit CpuOps(int threads);
+  explicit CpuOps(int threads, Bf16Products = best_bf16_products());
   ~CpuOps() override;
 
   Device device() const override { return Device::cpu; }
@@ -85,6 +86,7 @@ class CpuOps final : public Ops {
 
  private:
   std::unique_ptr<Gemm> gemm_;
+  Bf16Products bf16_products_;
   GrowingBuffer partials_;  // per-thread or per-block sums on their way into one
 };
 

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "kernels/check.h"
+#include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/growing_buffer.h"
 
@@ -62,13 +63,12 @@ bool has(dnnl::cpu_isa level) {
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
 }
 
-// Whether a product of bfloat16 matrices is faster than one of the same matrices widened to float32. AMX's
-// is. AVX-512's dot product of pairs does twice the arithmetic of a float32 FMA on AMD's cores, but half of
-// it on Intel's (Sapphire Rapids: 78 against 165 GFLOP/s a core).
-bool has_fast_bf16() {
-  if (has(dnnl::cpu_isa::avx512_core_amx)) return true;
-  return has(dnnl::cpu_isa::avx512_core_bf16) && !__builtin_cpu_is("intel");
-}
+// Whether products of bfloat16 matrices are faster than those of the same matrices widened to float32.
+// AVX-512's dot product of pairs does twice the arithmetic of a float32 FMA on AMD's cores (Zen 5: 440
+// against 230 GFLOP/s a core), but half of it on Intel's (Sapphire Rapids: 78 against 165). AMX's products,
+// which oneDNN has, are faster.
+bool has_fast_bf16_pairs() { return has(dnnl::cpu_isa::avx512_core_bf16) && !__builtin_cpu_is("intel"); }
+bool has_fast_bf16() { return has(dnnl::cpu_isa::avx512_core_amx) || has_fast_bf16_pairs(); }
 
 // Below AVX-512, oneDNN multiplies matrices with a short side where they lie, without packing them (this is
 // its own rule). A product down the columns of rows that lie a multiple of 512 bytes apart then sees few sets
@@ -211,6 +211,13 @@ void Gemm::product_widened(Tensor out, Factor a, Factor b, Tensor bias, bool acc
   const Tensor wide_out = view_of(onednn.wide_out.take<float>(out.size()), out.shape);
   product(wide_out, wide_a, wide_b, wide_bias, false);
   dispatch(out.dtype, [&]<class T>(T) { convert(out.as<T>(), wide_out.as<float>(), out.size()); });
+}
+
+Bf16Products best_bf16_products() {
+#ifdef __AVX512F__
+  if (has_fast_bf16_pairs()) return Bf16Products::pairs;
+#endif
+  return Bf16Products::widened;
 }
 
 std::string gemm_library() {

@@ -1,0 +1,15 @@
+// The CPU with its attention in pairs of bfloat16, on whatever machine.
+#include "kernels/cpu/cpu_ops.h"
+#include "tests/support/test_ops.h"
+
+namespace flasheva {
+
+std::unique_ptr<Ops> make_device_ops() { return std::make_unique<CpuOps>(2, Bf16Products::emulated); }
+std::unique_ptr<Ops> make_test_ops() { return make_device_ops(); }
+
+bool device_has_float64() { return true; }
+std::vector<DType> on_this_device(std::initializer_list<DType> types) { return types; }
+
+bool device_is_simulated() { return false; }
+
+}  // namespace flasheva
