@@ -25,12 +25,14 @@ check_format() {
 }
 
 run_tests() {  # PRESET: as many tests at once as there are cores; two threads each
-  local program commands
+  local folder program commands
   commands=$(ctest --preset "$1" --show-only=json-v1)
-  for program in $(find "build/$1/tests" -name 'test_*' -type f -executable); do
-    grep -qF "/$program\"" <<<"$commands" && continue
-    echo "no test starts $program (delete it if an earlier build left it)" >&2
-    exit 1
+  for folder in $(sed -n 's/^subdirs("\(.*\)")$/\1/p' "build/$1/tests/CTestTestfile.cmake"); do  # those configured now
+    for program in $(find "build/$1/tests/$folder" -name 'test_*' -type f -executable); do
+      grep -qF "/$program\"" <<<"$commands" && continue
+      echo "no test starts $program (delete it if an earlier build left it)" >&2
+      exit 1
+    done
   done
   OMP_NUM_THREADS=2 ctest --preset "$1" --parallel "$(nproc)" --output-on-failure --progress --quiet \
     --output-log "build/$1-tests.log" || { tail -n 100 "build/$1-tests.log" >&2; exit 1; }
