@@ -110,10 +110,10 @@ const E* down(E* memory, const T* rows, std::int64_t count, std::int64_t d) {
 
 // A block's rows, in_row apart, down, with the transpose of them.
 template <class E, class T>
-void load_queries(E* panels, E* down, const T* in, std::int64_t in_row, const QueryBlock& block,
+void load_queries(E* panels, E* rows_down, const T* in, std::int64_t in_row, const QueryBlock& block,
                   std::int64_t d) {
-  transpose_queries(panels, down, in, in_row, block, d);
-  if constexpr (in_pairs<E>) copy_down(down, in, in_row, block.count, d);
+  transpose_queries(panels, rows_down, in, in_row, block, d);
+  if constexpr (in_pairs<E>) copy_down(rows_down, in, in_row, block.count, d);
 }
 
 // --- keys and values --------------------------------------------------------------------------------------

@@ -34,10 +34,12 @@ struct ForwardScratch {
 // Weights (keys, panel) as the left factor of the product with the values.
 template <class E, class R>
 const E* weights_down(const ForwardScratch<E>& scratch, const R* weights, std::int64_t keys) {
-  if constexpr (!in_pairs<E>)
+  if constexpr (in_pairs<E>) {
+    pack_down(scratch.weights, weights, panel<E>, keys);
+    return scratch.weights;
+  } else {
     return weights;
-  else
-    return pack_down(scratch.weights, weights, panel<E>, keys), scratch.weights;
+  }
 }
 
 // --- backward -------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ enum class Bf16Products {
   emulated,  // the same in plain arithmetic, for tests on other machines
 };
 
-// `pairs` where that is faster on this CPU; DNNL_MAX_CPU_ISA caps the instructions, as it does oneDNN's.
+// `pairs` where that is faster on this CPU (gemm.cpp, beside the choice for oneDNN's products);
+// DNNL_MAX_CPU_ISA caps the instructions of both.
 Bf16Products best_bf16_products();
 
 }  // namespace flasheva

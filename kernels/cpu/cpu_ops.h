@@ -14,7 +14,8 @@ class Gemm;  // gemm.h
 
 class CpuOps final : public Ops {
  public:
-  // `threads` > 0 sets the number of OpenMP threads, oneDNN's too, of the whole process.
+  // `threads` > 0 sets the number of OpenMP threads, oneDNN's too, of the whole process. Tests choose how
+  // attention multiplies bfloat16.
   explicit CpuOps(int threads, Bf16Products = best_bf16_products());
   ~CpuOps() override;
 
