@@ -67,7 +67,7 @@ endif()
 if(FLASHEVA_HAS_CUDA)
   find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} /usr/local/cuda/lib)
 endif()
-if(NCCL_LIBRARY)
+if(FLASHEVA_HAS_CUDA AND NCCL_LIBRARY)  # found once, it stays in the cache
   set(FLASHEVA_HAS_NCCL ON)
   message(STATUS "NCCL: ${NCCL_LIBRARY}")
 else()
