@@ -24,8 +24,18 @@ constexpr void (*commands[])(CLI::App&) = {
     flasheva::add_plan,   flasheva::add_bench,    flasheva::add_info,
 };
 
-constexpr const char* less_memory =
-    "lower batch.micro or data.sequence_length (`flasheva plan` shows what is taken)";
+// What makes a command take less memory.
+std::string less_memory(const CLI::App& program) {
+  const auto chosen = program.get_subcommands();
+  const std::string command = chosen.empty() ? "" : chosen.front()->get_name();
+  if (command == "train" || command == "plan")
+    return "lower batch.micro or data.sequence_length (`flasheva plan` shows what is taken)";
+  if (command == "generate") return "lower --batch or --max-length, or use --precision bf16";
+  if (command == "evaluate") return "lower --sequence-length or use --precision bf16";
+  if (command == "logits") return "give fewer or shorter sequences, or use --precision bf16";
+  if (command == "bench") return "lower the sizes that it is given";
+  return "end what else takes memory on this machine";
+}
 
 int report(const std::string& message, ExitCode code) {
   flasheva::log_error(message);
@@ -62,9 +72,9 @@ int main(int argc, char** argv) {
   } catch (const flasheva::Error& error) {
     return report(error.what(), error.code());
   } catch (const flasheva::OutOfMemory& error) {
-    return report(fmt::format("{}; {}", error.what(), less_memory), ExitCode::other);
+    return report(fmt::format("{}; {}", error.what(), less_memory(program)), ExitCode::other);
   } catch (const std::bad_alloc&) {
-    return report(fmt::format("out of memory; {}", less_memory), ExitCode::other);
+    return report(fmt::format("out of memory; {}", less_memory(program)), ExitCode::other);
   } catch (const std::exception& error) {
     return report(error.what(), ExitCode::other);
   }

@@ -100,7 +100,7 @@ void CudaOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa,
   dispatch(q.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     using K = Kernels<T>;
-    A* row_dots = scratch_.take<A>(rows + 2 * part + heads * most_tiles);
+    A* row_dots = scratch_.take<A>(rows + 2 * part + heads * most_tiles, "the backward pass of attention");
     A *dkappa_parts = row_dots + rows, *dbeta_parts = dkappa_parts + part;
     A* bias_parts = dchunk_bias ? dbeta_parts + part : nullptr;
     const Operands<T> in = operands_of<T>(q, k, v, kappa, beta, chunk_bias);

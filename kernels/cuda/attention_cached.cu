@@ -252,7 +252,7 @@ void CudaOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Te
         sizes,
         static_cast<int>(cache.keys.dim(0)),
         static_cast<int>(splits)};
-    A* parts = splits > 1 ? scratch_.take<A>(N * H * splits * (d + 1)) : nullptr;
+    A* parts = splits > 1 ? scratch_.take<A>(N * H * splits * (d + 1), "attention over a cache") : nullptr;
     A* log_sum_exp = parts + N * H * splits * d;
     with_group<T>(static_cast<int>(d), [&]<class Group>(Group) {
       if (splits == 1)

@@ -135,8 +135,8 @@ void CudaOps::qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, 
   check_head_dim(problem);
   const Chunks chunks = chunks_of(problem);
   const int blocks = backward_blocks(chunks, multiprocessors_);
-  const auto scratch =
-      carve<BackwardScratch>(scratch_, accumulation_type(k.dtype), problem, gradients, blocks);
+  const auto scratch = carve<BackwardScratch>(scratch_, "the backward pass of the chunk summaries",
+                                              accumulation_type(k.dtype), problem, gradients, blocks);
   summarise_backward(stream_, scratch, {dqkv, dq, dk, dv, dkappa, dbeta, q, k, v, cosine, sine}, parameters,
                      problem, chunks, blocks);
   if (problem.C > 0) add_gradients(stream_, gradients, scratch, problem);

@@ -84,7 +84,7 @@ void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiproce
   const std::int64_t blocks = std::max(one, resident_blocks(multiprocessors, kernel, threads) / across);
   const std::int64_t rows_a_block = std::max(rows_at_least, divide_up(rows, blocks));
   const std::int64_t down = divide_up(rows, rows_a_block);
-  A* partials = scratch.take<A>(down * columns);
+  A* partials = scratch.take<A>(down * columns, "the gradient of a bias");
   launch(stream, kernel, {across, down}, threads, 0, partials, terms, rows, columns, rows_a_block, false);
   if (sums != nullptr) add_partial_sums(stream, sums, partials, down, columns);
 }

@@ -26,12 +26,12 @@ void* allocate_on_gpu(std::size_t bytes, const char* wants) {
                     gibibytes(free_bytes) + " of " + gibibytes(total_bytes) + " are free");
 }
 
-void* DeviceScratch::take_bytes(std::size_t bytes) {
+void* DeviceScratch::take_bytes(std::size_t bytes, const char* operation) {
   if (bytes > capacity_) {
     FLASHEVA_CUDA(cudaFree(memory_));  // waits for what still uses it
     memory_ = nullptr;
     capacity_ = 0;
-    memory_ = allocate_on_gpu(bytes, "the scratch memory of an operation");
+    memory_ = allocate_on_gpu(bytes, operation);
     capacity_ = bytes;
     ++growths_;
   }

@@ -10,9 +10,10 @@ namespace flasheva {
 class DeviceScratch {
  public:
   // Uninitialised device memory for `count` elements, aligned to 256 bytes; what it held before is lost.
+  // Where there is not enough, OutOfMemory names `operation`.
   template <class T>
-  T* take(std::int64_t count) {
-    return static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T)));
+  T* take(std::int64_t count, const char* operation) {
+    return static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T), operation));
   }
   // How often the memory has given way to more.
   std::int64_t growths() const { return growths_; }
@@ -22,7 +23,7 @@ class DeviceScratch {
   DeviceScratch& operator=(const DeviceScratch&) = delete;
 
  private:
-  void* take_bytes(std::size_t bytes);
+  void* take_bytes(std::size_t bytes, const char* operation);
 
   void* memory_ = nullptr;
   std::size_t capacity_ = 0;

@@ -142,7 +142,8 @@ void CudaOps::embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) {
                  matches_on_gpu(dtable, accumulation_type(dout.dtype), {dtable.dim(0), dout.dim(1)}));
   const std::int64_t vocabulary = dtable.dim(0), columns = dout.dim(1);
   const auto count = static_cast<std::int32_t>(tokens.dim(0));
-  auto* memory = scratch_.take<std::int32_t>(4 * static_cast<std::int64_t>(count));
+  auto* memory =
+      scratch_.take<std::int32_t>(4 * static_cast<std::int64_t>(count), "the backward pass of the embedding");
   const TokenList unsorted{tokens.as<std::int32_t>(), nullptr}, half_sorted{memory, memory + count},
       sorted{memory + 2 * static_cast<std::int64_t>(count), memory + 3 * static_cast<std::int64_t>(count)};
   const int bits = (static_cast<int>(std::bit_width(static_cast<std::uint64_t>(vocabulary - 1))) + 1) / 2;

@@ -228,7 +228,7 @@ void CudaOps::layernorm_backward(Tensor dx, const NormGradients& norm, const Nor
       const auto kernel = backward_kernel<vectors, width, T>;
       const std::int64_t blocks =
           std::min(divide_up(rows, rows_a_block), resident_blocks(multiprocessors_, kernel, threads));
-      A* partials = scratch_.take<A>(4 * blocks * columns);
+      A* partials = scratch_.take<A>(4 * blocks * columns, "the backward pass of a LayerNorm");
       for (int of = 0; of < 2; ++of) {
         if (!norms[of]->dweight) continue;
         problem.norms[of].dweight_partials = partials + 2 * of * blocks * columns;

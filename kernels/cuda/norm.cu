@@ -86,7 +86,7 @@ void CudaOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> te
     FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape));
     most_blocks = std::max(most_blocks, blocks_of_sum(x.size(), multiprocessors_));
   }
-  auto* on_gpu = scratch_.take<double>(count + most_blocks);
+  auto* on_gpu = scratch_.take<double>(count + most_blocks, "the norm of the gradients");
   for (std::int64_t i = 0; i < count; ++i) {
     const Tensor& x = tensors[static_cast<std::size_t>(i)];
     dispatch(x.dtype, [&]<class T>(T) {
@@ -100,7 +100,7 @@ void CudaOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> te
 double CudaOps::squared_distance(Tensor x, Tensor y) {
   FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape) && matches_on_gpu(y, x.dtype, x.shape));
   const std::int64_t blocks = blocks_of_sum(x.size(), multiprocessors_);
-  auto* sums = scratch_.take<double>(1 + blocks);
+  auto* sums = scratch_.take<double>(1 + blocks, "a distance");
   dispatch(x.dtype, [&]<class T>(T) {
     sum_elements(stream_, sums, sums + 1, blocks, x.size(), SquaredDifference{},
                  static_cast<const T*>(x.as<T>()), static_cast<const T*>(y.as<T>()));

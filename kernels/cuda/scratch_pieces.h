@@ -24,10 +24,10 @@ class ScratchPieces {
 };
 
 template <class Layout, class... Sizes>
-Layout carve(DeviceScratch& scratch, const Sizes&... sizes) {
+Layout carve(DeviceScratch& scratch, const char* operation, const Sizes&... sizes) {
   ScratchPieces measure;
   static_cast<void>(Layout(measure, sizes...));
-  ScratchPieces pieces(scratch.take<std::byte>(static_cast<std::int64_t>(measure.bytes())));
+  ScratchPieces pieces(scratch.take<std::byte>(static_cast<std::int64_t>(measure.bytes()), operation));
   return Layout(pieces, sizes...);
 }
 

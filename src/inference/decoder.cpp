@@ -50,7 +50,7 @@ void Decoder::take_memory() {
   memory_->bind(plan);
   MemoryPlan host;
   host.add(host_logits_, "logits", DType::f32, {S, config_.vocab_size});
-  host_memory_ = std::make_unique<Buffer>(Buffer::on_host(host.bytes(), ops_));
+  host_memory_ = std::make_unique<Buffer>(host_memory_for(host, ops_, "lower --batch"));
   host_memory_->bind(host);
   network_.prepare(ops_);
 }

@@ -22,15 +22,24 @@ std::string categories_of(const MemoryPlan& plan) {
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 
-}  // namespace
-
-Buffer memory_for(const MemoryPlan& plan, std::size_t bytes, Ops& ops, const std::string& advice) {
+template <class Take>
+Buffer taken_or_error(const MemoryPlan& plan, const std::string& advice, const Take& take) {
   try {
-    return Buffer(bytes, ops);
+    return take();
   } catch (const OutOfMemory& error) {
     fail(ExitCode::other, "{}; planned are {}, in all {}; {}", error.what(), categories_of(plan),
          format_bytes(plan.bytes()), advice);
   }
+}
+
+}  // namespace
+
+Buffer memory_for(const MemoryPlan& plan, std::size_t bytes, Ops& ops, const std::string& advice) {
+  return taken_or_error(plan, advice, [&] { return Buffer(bytes, ops); });
+}
+
+Buffer host_memory_for(const MemoryPlan& plan, Ops& ops, const std::string& advice) {
+  return taken_or_error(plan, advice, [&] { return Buffer::on_host(plan.bytes(), ops); });
 }
 
 }  // namespace flasheva

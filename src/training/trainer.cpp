@@ -135,7 +135,10 @@ void Trainer::begin_phase(const PhaseConfig& phase) {
              communicator_.rank(), communicator_.size());
   phase_memory_.bind(plan);
   host_memory_ = Buffer(0);  // that of the phase before goes first
-  host_memory_ = Buffer::on_host(apart.bytes(), ops_);
+  host_memory_ =
+      host_memory_for(apart, ops_,
+                      "checkpoints are written from a copy of the weights and moments there: use a "
+                      "machine with more memory, or end what else takes it");
   host_memory_.bind(apart);
   model_.network.prepare(ops_);
   loss_scaler_.reset();

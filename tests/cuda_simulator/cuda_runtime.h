@@ -168,14 +168,15 @@ enum { cudaHostAllocDefault = 0 };
 inline cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   *memory = flasheva::simulator::allocate_on_host(bytes);
-  return cudaSuccess;
+  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 inline cudaError_t cudaFreeHost(void* memory) {
   flasheva::simulator::release_on_host(memory);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
-  *free = *total = std::size_t{1} << 30;
+  *free = flasheva::simulator::free_bytes();
+  *total = flasheva::simulator::total_bytes;
   return cudaSuccess;
 }
 // Host memory that is not page-locked cannot be part of a graph.

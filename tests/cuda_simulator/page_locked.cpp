@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -15,9 +16,11 @@ namespace {
 // Page-locked memory of the host, and the copies from and to it that the host has not waited for.
 class PageLockedMemory {
  public:
-  void* take(std::size_t bytes) {
+  void* take(std::size_t bytes) try {
     auto& memory = taken_.emplace_back(bytes);
     return memory.data();
+  } catch (const std::bad_alloc&) {
+    return nullptr;
   }
   void give(void* memory) {
     finish();

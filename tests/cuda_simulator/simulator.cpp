@@ -227,7 +227,7 @@ void Block::enter() { block().run_threads(); }
 // time.
 class DeviceMemory {
  public:
-  static constexpr std::size_t capacity = std::size_t{1} << 30, alignment = 256;
+  static constexpr std::size_t capacity = total_bytes, alignment = 256;
 
   DeviceMemory() {
     const int file = memfd_create("device memory", 0);
@@ -261,6 +261,12 @@ class DeviceMemory {
       free_.erase(next);
     }
     free_[offset] = size;
+  }
+
+  std::size_t free_bytes() const {
+    std::size_t bytes = 0;
+    for (const auto& [offset, size] : free_) bytes += size;
+    return bytes;
   }
 
   void open() { mprotect(base_, end_, PROT_READ | PROT_WRITE); }
@@ -352,6 +358,7 @@ void finish_copies(unsigned pending_groups) {
   }
 }
 
+std::size_t free_bytes() { return device_memory().free_bytes(); }
 void* allocate(std::size_t bytes) { return device_memory().take(bytes); }
 void release(void* memory) {
   if (memory != nullptr) device_memory().give(memory);

@@ -65,6 +65,8 @@ void end_copy_group();
 void finish_copies(unsigned pending_groups);
 
 // Device memory: apart from the host's, and out of its reach unless a kernel runs or Access lives.
+inline constexpr std::size_t total_bytes = std::size_t{1} << 30;
+std::size_t free_bytes();
 void* allocate(std::size_t bytes);  // nullptr where there is none left
 void release(void* memory);
 // Where copies find an address, of the host's or the device's memory.
@@ -78,7 +80,7 @@ struct Access {
 
 // Page-locked host memory. A copy from it must find it unchanged, and one to it arrives, only when the host
 // waits.
-void* allocate_on_host(std::size_t bytes);
+void* allocate_on_host(std::size_t bytes);  // nullptr where there is none left
 void release_on_host(void* memory);
 void copy(void* to, const void* from, std::size_t bytes);  // addresses of any memory
 void finish_transfers();

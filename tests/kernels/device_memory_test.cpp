@@ -1,0 +1,68 @@
+// What a device says that has no memory left: what was asked for, by whom, and how much there is.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "kernels/ops.h"
+#include "tests/support/test_ops.h"
+
+namespace flasheva {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::MatchesRegex;
+
+template <class Call>
+std::string what_is_said(const Call& call) {
+  try {
+    call();
+  } catch (const OutOfMemory& error) {
+    return error.what();
+  }
+  return "nothing";
+}
+
+constexpr std::size_t pebibyte = std::size_t{1} << 50;
+
+TEST(DeviceMemory, SaysWhatAPlanAskedFor) {
+  const auto ops = make_device_ops();
+  const std::string said = what_is_said([&] { ops->allocate(pebibyte); });
+  if (ops->device() == Device::cpu)
+    EXPECT_EQ(said, "memory: 1073741824 MiB asked for, not there");
+  else
+    EXPECT_THAT(said, MatchesRegex("GPU memory: a plan asked for 1048576.0 GiB, [0-9]+\\.[0-9] GiB of "
+                                   "[0-9]+\\.[0-9] GiB are free"));
+}
+
+TEST(DeviceMemory, SaysWhatAPlanAskedForOfTheHost) {
+  const auto ops = make_device_ops();
+  EXPECT_THAT(what_is_said([&] { ops->allocate_on_host(pebibyte); }),
+              AllOf(HasSubstr("memory: "), HasSubstr("asked for"), HasSubstr("not there")));
+}
+
+// Memory that an operation takes for itself, on a GPU that plans have filled.
+TEST(DeviceMemory, NamesTheOperationThatFoundNone) {
+  const auto ops = make_device_ops();
+  if (ops->device() == Device::cpu) GTEST_SKIP() << "a host gives more memory than it has";
+  constexpr std::int64_t tokens = 8 << 20;  // 16 bytes of scratch memory each
+  constexpr std::size_t left = 64 << 20;
+  const DeviceMemory ids = ops->allocate(tokens * sizeof(std::int32_t)),
+                     dout = ops->allocate(tokens * sizeof(float)), dtable = ops->allocate(2 * sizeof(float)),
+                     rest = ops->allocate(free_device_memory() - left);
+  const auto on_device = [](const DeviceMemory& memory, DType dtype, const Shape& shape) {
+    return Tensor{memory.get(), dtype, shape, Device::cuda};
+  };
+  const auto embedding_backward = [&] {
+    ops->embedding_backward(on_device(dtable, DType::f32, {2, 1}), on_device(dout, DType::f32, {tokens, 1}),
+                            on_device(ids, DType::i32, {tokens}));
+  };
+  EXPECT_THAT(
+      what_is_said(embedding_backward),
+      MatchesRegex("GPU memory: the backward pass of the embedding asked for 0\\.1 GiB, 0\\.[01] GiB of "
+                   "[0-9]+\\.[0-9] GiB are free"));
+}
+
+}  // namespace
+}  // namespace flasheva
