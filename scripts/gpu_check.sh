@@ -173,11 +173,12 @@ losses() {  # two phases of the quickstart's recipe on our own code: do the loss
   step losses data 20 "$flasheva" data prepare --input src/*/*.cpp --tokenizer bytes --output "$folder/code.h5"
   step losses pretrain 60 "$flasheva" train configs/quickstart-pretrain.yaml run.output="$folder/pretrain" \
     run.device=$device data.{train,validation}="$folder/code.h5" phases.0.steps=40
-  for run in fp32-cpu fp32-gpu bf16-cpu bf16-gpu; do
-    step losses $run 60 "${train[@]}" phases.1.precision=${run%-*} run.output="$folder/$run" \
+  for run in fp32-cpu fp32-gpu bf16-cpu bf16-wide-cpu bf16-gpu; do  # AVX2 has no products of bfloat16: they are widened
+    step losses $run 60 env $([[ $run != *wide* ]] || echo DNNL_MAX_CPU_ISA=AVX2) \
+      "${train[@]}" phases.1.precision=${run%%-*} run.output="$folder/$run" \
       run.device="$([[ $run == *gpu ]] && echo $device || echo cpu)"
   done
-  step losses compared 10 python3 scripts/compare_losses.py "$folder"/{fp32-cpu,fp32-gpu,bf16-cpu,bf16-gpu}
+  step losses compared 10 python3 scripts/compare_losses.py "$folder"/{fp32-cpu,fp32-gpu,bf16-cpu,bf16-wide-cpu,bf16-gpu}
 }
 
 # Every kernel at small shapes: tests that need no float64, which a GPU skips. The first three run the most kernels.

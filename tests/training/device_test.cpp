@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/cpu_ops.h"
 #include "kernels/timed_ops.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/test_ops.h"
@@ -48,6 +50,38 @@ void expect_as_on_the_cpu(const Overrides& more, double bound) {
 // The specification asks for 1e-4; float32 sums in another order stay within 1e-7 here.
 TEST(TrainOnADevice, TwoPhasesFollowTheCpu) { expect_as_on_the_cpu({}, 1e-5); }
 
+double farthest(const std::vector<double>& losses, const std::vector<double>& from) {
+  double distance = 0;
+  for (std::size_t i = 0; i < from.size(); ++i)
+    distance = std::max(distance, std::abs(losses.at(i) - from[i]) / std::abs(from[i]));
+  return distance;
+}
+
+// Fifty steps: in float32 as the specification asks. In bfloat16, two runs of the CPU whose attention rounds
+// in different places are somewhat apart; the device's, a third way of rounding, may be twice as far from the
+// nearer of them.
+TEST(TrainOnADevice, FiftyStepsFollowTheCpu) {
+  constexpr std::ptrdiff_t in_fp32 = 25;
+  const auto losses = [&](std::unique_ptr<Ops> ops) {
+    TrainingRun run(std::move(ops));
+    EXPECT_EQ(run.train({"phases.0.steps=25", "phases.1.steps=25", "phases.1.precision=bf16",
+                         "batch.sequences=2", "batch.micro=2"}),
+              TrainOutcome::finished);
+    return run.column("loss");
+  };
+  const std::vector<double> widened = losses(std::make_unique<CpuOps>(2, Bf16Products::widened)),
+                            pairs = losses(std::make_unique<CpuOps>(2, Bf16Products::emulated)),
+                            device = losses(make_device_ops());
+  ASSERT_EQ(device.size(), 50u);
+  const auto first_phase = [&](const std::vector<double>& all) {
+    return std::vector(all.begin(), all.begin() + in_fp32);
+  };
+  expect_near(first_phase(device), first_phase(widened), 1e-4, "loss");
+  const double spread = farthest(pairs, widened);
+  EXPECT_GT(spread, 0);
+  EXPECT_LE(std::min(farthest(device, widened), farthest(device, pairs)), 2 * spread);
+}
+
 // bfloat16 keeps 8 bits, float16 11; gradients add up what their roundings differ by.
 TEST(TrainOnADevice, PhasesOfLowPrecisionFollowTheCpu) {
   expect_as_on_the_cpu({"phases.0.precision=fp16", "phases.0.steps=2", "phases.1.steps=1"}, 0.02 / 8);
@@ -62,6 +96,26 @@ TEST(TrainOnADevice, AnInterruptedRunEndsInTheSameModel) {
   EXPECT_THAT(parts.messages_of_training(settings_of(parts)), HasSubstr("going on from"));
   EXPECT_TRUE(parts.final_model() == whole.final_model());
   EXPECT_EQ(parts.metrics(), whole.metrics());
+}
+
+// Notes how much of the device's memory is left.
+class MemoryWatch final : public WatchedRank {
+ public:
+  void step_ends() override { free_bytes.push_back(free_device_memory()); }
+  std::vector<std::size_t> free_bytes;
+};
+
+// The first steps of a phase take scratch memory, choose algorithms of products and record graphs; those
+// after the first validation take nothing.
+TEST(TrainOnADevice, LaterStepsTakeNoMemory) {
+  TrainingRun run(make_device_ops());
+  MemoryWatch watch;
+  ASSERT_EQ(run.train_with(watch, settings_of(run, {"phases.0.steps=6", "phases.1.steps=6"})),
+            TrainOutcome::finished);
+  ASSERT_EQ(watch.free_bytes.size(), 12u);
+  for (const std::size_t last : {5u, 11u})
+    for (const std::size_t step : {last - 2, last - 1})
+      EXPECT_EQ(watch.free_bytes[step], watch.free_bytes[last]) << "after step " << step;
 }
 
 // Ops that have less memory than any model takes.

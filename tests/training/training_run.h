@@ -23,17 +23,12 @@ namespace flasheva {
 
 using Overrides = std::vector<std::string>;
 
-// Lets `steps` optimizer steps begin in one call of train(); in the next one it stops the run, by a signal or
-// as if the process had died.
-class Interrupter final : public Communicator {
+// One rank, which is told of each step.
+class WatchedRank : public Communicator {
  public:
-  enum class By { signal, crash };
-  // All that is under way to the disk gets there.
-  struct Crash : SharedError {
-    Crash() : SharedError(ExitCode::other, "crash") {}
-  };
+  // Before the update.
+  virtual void step_ends() = 0;
 
-  Interrupter(By by, int steps) : by_(by), steps_left_(steps) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
   int local_rank() const override { return 0; }
@@ -42,17 +37,31 @@ class Interrupter final : public Communicator {
   void all_reduce_sum(std::span<double>) override {}
   void sum_on_gpu(DeviceSums&) override {}
   // Once a step: the gradients of this model fit into one bucket.
-  void start_all_reduce_sum(Tensor, Tensor, DType) override {
-    if (steps_left_-- != 0) return;
-    if (by_ == By::crash) throw Crash{};
-    std::raise(SIGTERM);
-  }
+  void start_all_reduce_sum(Tensor, Tensor, DType) override { step_ends(); }
   void start_reduce_scatter_sum(Tensor, Tensor, DType) override {}
   void start_all_gather(Tensor) override {}
   void wait() override {}
   void set_timeout(double) override {}
   void set_patience(double) override {}
   void leave() override {}
+};
+
+// Lets `steps` optimizer steps begin in one call of train(); in the next one it stops the run, by a signal or
+// as if the process had died.
+class Interrupter final : public WatchedRank {
+ public:
+  enum class By { signal, crash };
+  // All that is under way to the disk gets there.
+  struct Crash : SharedError {
+    Crash() : SharedError(ExitCode::other, "crash") {}
+  };
+
+  Interrupter(By by, int steps) : by_(by), steps_left_(steps) {}
+  void step_ends() override {
+    if (steps_left_-- != 0) return;
+    if (by_ == By::crash) throw Crash{};
+    std::raise(SIGTERM);
+  }
 
  private:
   By by_;
