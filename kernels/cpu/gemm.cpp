@@ -70,15 +70,30 @@ bool has(dnnl::cpu_isa level) {
 bool has_fast_bf16_pairs() { return has(dnnl::cpu_isa::avx512_core_bf16) && !__builtin_cpu_is("intel"); }
 bool has_fast_bf16() { return has(dnnl::cpu_isa::avx512_core_amx) || has_fast_bf16_pairs(); }
 
-// Below AVX-512, oneDNN multiplies matrices with a short side where they lie, without packing them (this is
-// its own rule). A product down the columns of rows that lie a multiple of 512 bytes apart then sees few sets
-// of the caches: weight gradients at hidden size 512 ran at 60 % of the speed, 1024 x 256 at 40 %. Below 256
-// x 256, copying costs what it saves.
-bool crowds_cache_sets(const Product& product) {
+// Which matrices of a product are copied first, with rows a cache line further apart.
+struct Spread {
+  bool a = false, b = false;
+};
+
+// Weight gradients read `a` down its columns. Where its rows lie a multiple of 512 bytes apart, such a column
+// is in few sets of the caches. With AVX-512, oneDNN packs both matrices, and the packing of `a` is what
+// suffers: with the copy, products are 10 to 40 % faster (Zen 5, hidden sizes 512 to 2048). Below, matrices
+// with a short side are multiplied where they lie (this is oneDNN's own rule): weight gradients at hidden
+// size 512 ran at 60 % of the speed, 1024 x 256 at 40 %, and longer rows gained nothing. Below 256 x 256,
+// copying costs what it saves.
+Spread spread_of(const Product& product) {
+  constexpr std::int64_t smallest_worth_copying = 256 * 256, longest_below_avx512 = 4096,
+                         crowding_bytes = 512;
+  const auto crowds = [&](std::int64_t row) {
+    return row * static_cast<std::int64_t>(size_in_bytes(product.in)) % crowding_bytes == 0;
+  };
+  if (!product.a_transposed || product.b_transposed || product.m * product.n < smallest_worth_copying)
+    return {};
+  if (has(dnnl::cpu_isa::avx512_core)) return {.a = crowds(product.a_row)};
   const double sides = 1.0 / static_cast<double>(product.m) + 1.0 / static_cast<double>(product.n);
-  constexpr std::int64_t smallest_worth_copying = 256 * 256;
-  return product.in == DType::f32 && product.m * product.n >= smallest_worth_copying &&
-         product.a_transposed && !product.b_transposed && sides >= 0.0038 && !has(dnnl::cpu_isa::avx512_core);
+  if (sides < 0.0038) return {};
+  const auto worth_copying = [&](std::int64_t row) { return crowds(row) && row <= longest_below_avx512; };
+  return {worth_copying(product.a_row), worth_copying(product.b_row)};
 }
 
 void product_float64(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
@@ -116,30 +131,31 @@ class Gemm::OneDnn {
     stream_.wait();
   }
 
-  // The tensor's elements as float32, in memory kept for this use.
-  static Tensor widen(GrowingBuffer& memory, const Tensor& tensor) {
-    const Tensor wide = view_of(memory.take<float>(tensor.size()), tensor.shape);
-    dispatch(tensor.dtype, [&]<class T>(T) { convert(wide.as<float>(), tensor.as<T>(), tensor.size()); });
-    return wide;
-  }
-
-  // The matrix, in memory kept for this use and with rows a cache line further apart, if they crowd; `row` is
-  // their distance.
-  static void* spread(GrowingBuffer& memory, const Tensor& matrix, std::int64_t& row) {
-    constexpr std::int64_t longest_worth_copying = 4096, line = 16;
-    const std::int64_t rows = matrix.dim(0), columns = matrix.dim(1);
-    if (columns % 128 != 0 || columns > longest_worth_copying) return matrix.data;
-    row = columns + line;
-    auto* copy = memory.take<float>(rows * row);
-    parallel_rows(rows, columns, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i)
-        std::copy_n(matrix.as<float>() + i * columns, columns, copy + i * row);
+  // Columns first .. first + columns - 1 of a matrix as elements of `type`: where they lie, or converted, or
+  // spread, in `memory`. `row` is the distance of their rows.
+  static void* operand(GrowingBuffer& memory, const Tensor& matrix, std::int64_t first, std::int64_t columns,
+                       DType type, bool spread, std::int64_t& row) {
+    constexpr std::int64_t line_bytes = 64;
+    const auto element_bytes = static_cast<std::int64_t>(size_in_bytes(type));
+    row = matrix.dim(1);
+    if (type == matrix.dtype && !spread) return static_cast<std::byte*>(matrix.data) + first * element_bytes;
+    const std::int64_t rows = matrix.dim(0), stored_row = row;
+    row = columns + (spread ? line_bytes / element_bytes : 0);
+    void* copy = memory.take<std::byte>(rows * row * element_bytes);
+    dispatch(matrix.dtype, [&]<class From>(From) {
+      const From* from = matrix.as<From>() + first;
+      if (type == matrix.dtype)
+        copy_rows(static_cast<From*>(copy), row, from, stored_row, rows, columns);
+      else
+        copy_rows(static_cast<float*>(copy), row, from, stored_row, rows, columns);
     });
     return copy;
   }
 
-  GrowingBuffer wide_a, wide_b, wide_bias, wide_out, spread_a, spread_b;
-  const bool fast_bf16 = has_fast_bf16();
+  // What products of matrices of a type are computed from.
+  DType type_of_products(DType type) const { return type == DType::bf16 && fast_bf16_ ? type : DType::f32; }
+
+  GrowingBuffer a, b, bias, out;
 
  private:
   struct Primitive {
@@ -164,6 +180,18 @@ class Gemm::OneDnn {
     return primitives_.emplace(product, std::move(made)).first->second;
   }
 
+  template <class To, class From>
+  static void copy_rows(To* to, std::int64_t to_row, const From* from, std::int64_t from_row,
+                        std::int64_t rows, std::int64_t columns) {
+    parallel_rows(rows, columns, [=](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i)
+        if constexpr (std::is_same_v<To, From>)
+          std::copy_n(from + i * from_row, columns, to + i * to_row);
+        else
+          convert_range(to + i * to_row, from + i * from_row, columns);
+    });
+  }
+
   // Prompts meet one shape a length; a training step knows a few dozen.
   static constexpr std::size_t max_primitives = 1024;
 
@@ -171,6 +199,7 @@ class Gemm::OneDnn {
   dnnl::stream stream_{engine_};
   std::map<Product, Primitive> primitives_;
   GrowingBuffer scratchpad_;
+  const bool fast_bf16_ = has_fast_bf16();
 };
 
 Gemm::Gemm() : onednn_(std::make_unique<OneDnn>()) {}
@@ -188,29 +217,29 @@ void Gemm::multiply_add(Tensor out, Factor a, Factor b) {
 
 void Gemm::product(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
   if (a.matrix.dtype == DType::f64) return product_float64(out, a, b, bias, accumulate);
-  const DType type = a.matrix.dtype;
-  if (is_low_precision(type) && !(type == DType::bf16 && onednn_->fast_bf16))
-    return product_widened(out, a, b, bias, accumulate);
-  Product product{a.rows(),     b.columns(),         a.columns(),     a.transposed,
-                  b.transposed, a.matrix.dim(1),     b.matrix.dim(1), a.matrix.dtype,
-                  out.dtype,    bias ? true : false, accumulate};
-  void *a_data = a.matrix.data, *b_data = b.matrix.data;
-  if (crowds_cache_sets(product)) {
-    a_data = OneDnn::spread(onednn_->spread_a, a.matrix, product.a_row);
-    b_data = OneDnn::spread(onednn_->spread_b, b.matrix, product.b_row);
-  }
-  onednn_->execute(product, out.data, a_data, b_data, bias.data);
-}
-
-void Gemm::product_widened(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
   OneDnn& onednn = *onednn_;
-  const Factor wide_a{OneDnn::widen(onednn.wide_a, a.matrix), a.transposed};
-  const Factor wide_b{OneDnn::widen(onednn.wide_b, b.matrix), b.transposed};
-  const Tensor wide_bias = bias ? OneDnn::widen(onednn.wide_bias, bias) : Tensor{};
-  if (out.dtype == DType::f32) return product(out, wide_a, wide_b, wide_bias, accumulate);
-  const Tensor wide_out = view_of(onednn.wide_out.take<float>(out.size()), out.shape);
-  product(wide_out, wide_a, wide_b, wide_bias, false);
-  dispatch(out.dtype, [&]<class T>(T) { convert(out.as<T>(), wide_out.as<float>(), out.size()); });
+  const DType in = onednn.type_of_products(a.matrix.dtype);
+  const bool rounded = in != a.matrix.dtype && out.dtype != DType::f32;
+  const Tensor result = rounded ? view_of(onednn.out.take<float>(out.size()), out.shape) : out;
+  Product product{a.rows(),     b.columns(),         a.columns(),     a.transposed,
+                  b.transposed, a.matrix.dim(1),     b.matrix.dim(1), in,
+                  result.dtype, bias ? true : false, accumulate};
+  const Spread spread = spread_of(product);
+  std::int64_t bias_row = 0;
+  void* bias_data =
+      bias ? OneDnn::operand(onednn.bias, bias.reshaped({1, product.n}), 0, product.n, in, false, bias_row)
+           : nullptr;
+  void* b_data = OneDnn::operand(onednn.b, b.matrix, 0, b.matrix.dim(1), in, spread.b, product.b_row);
+
+  constexpr std::int64_t most_spread_columns = 4096;  // of a at a time: the copy stays small
+  const std::int64_t rows = product.m, slice = spread.a ? std::min(rows, most_spread_columns) : rows;
+  for (std::int64_t first = 0; first < rows; first += slice) {
+    product.m = std::min(slice, rows - first);
+    const std::int64_t columns = spread.a ? product.m : a.matrix.dim(1);
+    void* a_data = OneDnn::operand(onednn.a, a.matrix, first, columns, in, spread.a, product.a_row);
+    onednn.execute(product, result.rows(first, product.m).data, a_data, b_data, bias_data);
+  }
+  if (rounded) dispatch(out.dtype, [&]<class T>(T) { convert(out.as<T>(), result.as<float>(), out.size()); });
 }
 
 Bf16Products best_bf16_products() {

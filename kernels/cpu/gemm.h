@@ -27,7 +27,6 @@ class Gemm {
   class OneDnn;
 
   void product(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate);
-  void product_widened(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate);
 
   std::unique_ptr<OneDnn> onednn_;
 };

@@ -71,7 +71,7 @@ INSTANTIATE_TEST_SUITE_P(Linear, PrecisionTest,
                          testing::Values(sized(1, 1, 1), sized(1, 33, 7), sized(3, 7, 17), sized(17, 33, 300),
                                          sized(300, 17, 3), sized(33, 300, 33, false), sized(300, 64, 300),
                                          sized(70, 256, 384), sized(16, 1030, 25), sized(32, 40, 12, false),
-                                         sized(64, 2051, 13)),
+                                         sized(64, 2051, 13), sized(9, 16, 4224)),
                          name_of_parameter);
 
 TEST(LinearTest, GradientsMayBeAbsent) {
