@@ -126,23 +126,22 @@ std::optional<FoundCheckpoint> RunState::find_checkpoint() {
 }
 
 void RunState::start_from(const std::optional<FoundCheckpoint>& found) {
-  std::uint64_t metrics_bytes = 0;
   if (found) {
     go_on_from(*found);
-    metrics_bytes = found->state.at("metrics_bytes");
+    kept_metrics_bytes_ = found->state.at("metrics_bytes");
     log_line(fmt::format("going on from {}", found->folder.string()));
   } else if (config_.model.from.empty()) {
     initialize_from_scratch(trainer_.parameters(), model_config_, ops_, config_.run.seed);
   } else {
     report_swap(load_parameters(trainer_.parameters(), model_config_, before_, config_.model.from, ops_));
   }
-  if (writes_ && !finished()) open_logs(metrics_bytes);
+  if (writes_ && !finished()) open_logs();
 }
 
-void RunState::open_logs(std::uint64_t metrics_bytes) {
+void RunState::open_logs() {
   const std::string text = description().dump(1) + "\n";
   write_file_atomically(output_ / "run.json", text);
-  metrics_.emplace(output_ / "metrics.jsonl", metrics_bytes);
+  metrics_.emplace(output_ / "metrics.jsonl", kept_metrics_bytes_);
   if (config_.log.tensorboard) tensorboard_.emplace(output_, "```\n" + text + "```\n");
 }
 
@@ -262,8 +261,9 @@ NamedTensors RunState::masters() {
 void RunState::write_model() {
   together([&] {
     if (!writes_) return;
+    const std::uint64_t metrics_bytes = metrics_ ? metrics_->bytes() : kept_metrics_bytes_;
     const nlohmann::json training =
-        training_record(to_json(config_), progress.step, output_ / "metrics.jsonl", metrics_->bytes());
+        training_record(to_json(config_), progress.step, output_ / "metrics.jsonl", metrics_bytes);
     write_model_folder(output_ / "model", model_config_, masters(), tokenizer_folder_, training);
   });
   log_line(fmt::format("wrote {}", (output_ / "model").string()));

@@ -65,7 +65,7 @@ class RunState {
   void prepare_output(bool fresh);
   void prepare_tokenizer();
   void start_from(const std::optional<FoundCheckpoint>& found);
-  void open_logs(std::uint64_t metrics_bytes);
+  void open_logs();
   nlohmann::ordered_json description() const;
   void go_on_from(const FoundCheckpoint& found);
   void report_swap(const SwapReport& report);
@@ -84,8 +84,9 @@ class RunState {
   HostStaging staging_;  // of tensors between device and files
   const bool writes_;    // rank 0
   const std::filesystem::path output_;
-  std::optional<MetricsLog> metrics_;                    // where writes_
-  std::optional<TensorboardLog> tensorboard_;            // where writes_ and asked for
+  std::uint64_t kept_metrics_bytes_ = 0;                 // of metrics.jsonl, by the checkpoint gone on from
+  std::optional<MetricsLog> metrics_;                    // where writes_, unless the run had finished before
+  std::optional<TensorboardLog> tensorboard_;            // where metrics_ and asked for
   std::unique_ptr<Tokenizer> tokenizer_;                 // where writes_
   std::filesystem::path tokenizer_folder_;               // empty: no tokenizer
   std::optional<std::filesystem::path> resumed_from_;    // where the current phase's moments are

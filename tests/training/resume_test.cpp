@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "src/io/checkpoint.h"
@@ -59,6 +60,12 @@ std::set<std::string> names_in(const fs::path& folder) {
   std::set<std::string> names;
   for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename().string());
   return names;
+}
+
+std::map<std::string, std::string> files_of(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const std::string& name : names_in(folder)) files[name] = bytes_of(folder / name);
+  return files;
 }
 
 TEST_F(Resume, AfterASignalInAnyStep) {
@@ -143,12 +150,16 @@ TEST_F(Resume, AFinishedRunSaysSoAndChangesNothing) {
   expect_as_uninterrupted(run);
 }
 
-// Killed after the last checkpoint, before the model was written.
+// Killed after the last checkpoint, before the model was written: every file of it, also what tells of the
+// losses.
 TEST_F(Resume, AFinishedRunWithoutItsModelWritesIt) {
   TrainingRun run;
   run.train(validated(run));
+  const std::map<std::string, std::string> before = files_of(run.output() / "model");
+  ASSERT_THAT(before.at("training.json"), HasSubstr("\"validation_loss\""));
   fs::remove_all(run.output() / "model");
   EXPECT_EQ(run.train(validated(run)), TrainOutcome::already_finished);
+  EXPECT_TRUE(files_of(run.output() / "model") == before);
   expect_as_uninterrupted(run);
 }
 
