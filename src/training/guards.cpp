@@ -54,6 +54,12 @@ void Guards::rolled_back() {
   spikes_.forget();
 }
 
+void Guards::restore(const State& state) {
+  spikes_.forget();
+  for (const double loss : state.losses) spikes_.remember(loss);
+  skips_in_a_row_ = state.skips_in_a_row;
+}
+
 void Guards::compare_weights(const Trainer& trainer, const std::string& where) const {
   const std::vector<int> different = ranks_that_differ(communicator_, trainer.weights_checksum());
   if (different.empty()) return;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "src/config/config.h"
 #include "src/distributed/communicator.h"
@@ -14,6 +15,12 @@ namespace flasheva {
 
 class Guards {
  public:
+  // What a run that goes on bitwise needs.
+  struct State {
+    std::vector<double> losses;  // by which the next are judged
+    std::int64_t skips_in_a_row = 0;
+  };
+
   Guards(const GuardsSection& config, Communicator& communicator);
 
   // Whether a step whose figures are finite may change the weights: not if its loss leaps, unless leaps are
@@ -28,6 +35,9 @@ class Guards {
   // Whether the last judged step asks to go back to the last checkpoint.
   bool wants_roll_back() const { return wants_roll_back_; }
   void rolled_back();
+
+  State state() const { return {{spikes_.known().begin(), spikes_.known().end()}, skips_in_a_row_}; }
+  void restore(const State& state);
 
   // Error{numeric} that names the ranks whose weights differ from the others'.
   void compare_weights(const Trainer& trainer, const std::string& where) const;

@@ -51,8 +51,9 @@ class Recipe {
         train_data_(open_tokens(config.data.train, model_config_, config.data.sequence_length)),
         order_(train_data_.sequences(config.data.sequence_length), config.data.shuffle, config.run.seed),
         trainer_(config, model_config_, ops, communicator),
-        state_(config, before_, model_config_, train_data_.info().tokenizer, trainer_, ops, communicator),
         guards_(config.guards, communicator),
+        state_(config, before_, model_config_, train_data_.info().tokenizer, trainer_, guards_, ops,
+               communicator),
         communicator_(communicator) {
     if (!config.data.validation.empty())
       validation_data_.emplace(
@@ -289,9 +290,9 @@ class Recipe {
   std::optional<TokenFile> validation_data_;
   SequenceOrder order_;
   Trainer trainer_;
+  Guards guards_;
   RunState state_;
   Progress& progress_ = state_.progress;
-  Guards guards_;
   Communicator& communicator_;
   double timer_from_ = 0, timed_seconds_ = 0;
   std::int64_t timed_tokens_ = 0;

@@ -59,15 +59,28 @@ std::optional<LossScaler::State> loss_scale_in(const nlohmann::json& state) {
   return LossScaler::State{found->at("scale"), found->at("finite_steps"), found->at("overflows")};
 }
 
+nlohmann::json to_json(const Guards::State& state) {
+  return {{"losses", state.losses}, {"skips_in_a_row", state.skips_in_a_row}};
+}
+
+// Nothing is known in a checkpoint of an earlier version.
+Guards::State guards_in(const nlohmann::json& state) {
+  const auto found = state.find("guards");
+  if (found == state.end()) return {};
+  return {found->at("losses"), found->at("skips_in_a_row")};
+}
+
 }  // namespace
 
 RunState::RunState(const Config& config, const ModelConfig& before, const ModelConfig& model,
-                   std::string tokenizer, Trainer& trainer, Ops& ops, Communicator& communicator)
+                   std::string tokenizer, Trainer& trainer, Guards& guards, Ops& ops,
+                   Communicator& communicator)
     : config_(config),
       before_(before),
       model_config_(model),
       tokenizer_name_(std::move(tokenizer)),
       trainer_(trainer),
+      guards_(guards),
       ops_(ops),
       communicator_(communicator),
       writes_(communicator.rank() == 0),
@@ -128,6 +141,7 @@ std::optional<FoundCheckpoint> RunState::find_checkpoint() {
 void RunState::start_from(const std::optional<FoundCheckpoint>& found) {
   if (found) {
     go_on_from(*found);
+    guards_.restore(guards_in(found->state));  // not in go_on_from: skips count on where a run is rolled back
     kept_metrics_bytes_ = found->state.at("metrics_bytes");
     log_line(fmt::format("going on from {}", found->folder.string()));
   } else if (config_.model.from.empty()) {
@@ -230,6 +244,7 @@ nlohmann::json RunState::checkpoint_state(bool interim) const {
   nlohmann::json state = to_json(progress);
   state["interim"] = interim;
   if (trainer_.loss_scaler()) state["loss_scale"] = to_json(trainer_.loss_scaler()->state());
+  state["guards"] = to_json(guards_.state());
   state["metrics_bytes"] = metrics_->bytes();
   state["config"] = to_json(config_);
   return state;

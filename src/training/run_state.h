@@ -13,6 +13,7 @@
 #include "src/io/tokenizer.h"
 #include "src/model/initialize.h"
 #include "src/training/checkpoint_saver.h"
+#include "src/training/guards.h"
 #include "src/training/metrics.h"
 #include "src/training/tensorboard.h"
 #include "src/training/trainer.h"
@@ -24,7 +25,7 @@ class RunState {
   // `before` is the model that config.model.from describes, `model` the one that is trained. `tokenizer`:
   // what the training tokens name. The arguments must outlive it.
   RunState(const Config& config, const ModelConfig& before, const ModelConfig& model, std::string tokenizer,
-           Trainer& trainer, Ops& ops, Communicator& communicator);
+           Trainer& trainer, Guards& guards, Ops& ops, Communicator& communicator);
 
   Progress progress;
 
@@ -79,6 +80,7 @@ class RunState {
   const ModelConfig &before_, &model_config_;
   const std::string tokenizer_name_;
   Trainer& trainer_;
+  Guards& guards_;
   Ops& ops_;
   Communicator& communicator_;
   HostStaging staging_;  // of tensors between device and files

@@ -23,6 +23,7 @@ class SpikeDetector {
   // The loss is one of those by which the next are judged.
   void remember(double loss);
   void forget() { losses_.clear(); }
+  const std::deque<double>& known() const { return losses_; }
 
  private:
   std::size_t window_;

@@ -165,6 +165,38 @@ TEST_F(GuardedRun, AResumedRunRemembersWhatItSkipped) {
   EXPECT_TRUE(run.final_model() == uninterrupted.final_model());
 }
 
+TEST_F(GuardedRun, AResumedRunCountsItsSkipsOn) {
+  const Overrides settings = {"checkpoint.every=1", "guards.max_skips=2"};
+  const int from_third_step = 2 * layers * micro_batches;
+  PoisonedOps first(*ops, from_third_step, never, 1000), rest(*ops, 0, never, 1000);
+  Interrupter interrupter(Interrupter::By::signal, 3);
+  EXPECT_EQ(flasheva::train(run.config(settings), first, interrupter, false), TrainOutcome::preempted);
+  ASSERT_TRUE(std::filesystem::exists(run.checkpoint(4)));
+  expect_error(ExitCode::numeric, "step 5: loss nan, the first value that is not finite: layer 0, forward; 3",
+               [&] { train(rest, settings); });
+}
+
+// As an earlier version wrote it.
+void forget_guards(const std::filesystem::path& checkpoint) {
+  nlohmann::json state = nlohmann::json::parse(bytes_of(checkpoint / "state.json"));
+  ASSERT_EQ(state.erase("guards"), 1u);
+  write_file_atomically(checkpoint / "state.json", state.dump(1) + "\n");
+  nlohmann::json manifest = nlohmann::json::parse(bytes_of(checkpoint / "manifest.json"));
+  manifest["files"]["state.json"] = {{"bytes", std::filesystem::file_size(checkpoint / "state.json")},
+                                     {"xxh3_128", checksum_of_file(checkpoint / "state.json")}};
+  write_file_atomically(checkpoint / "manifest.json", manifest.dump(1) + "\n");
+}
+
+TEST_F(GuardedRun, GoesOnFromACheckpointThatSaysNothingOfTheGuards) {
+  Interrupter interrupter(Interrupter::By::signal, 3);
+  flasheva::train(run.config(), *ops, interrupter, false);
+  forget_guards(run.checkpoint(4));
+  EXPECT_THAT(run.messages_of_training({}), HasSubstr("going on from " + run.checkpoint(4).string()));
+  TrainingRun uninterrupted;
+  uninterrupted.train();
+  EXPECT_TRUE(run.final_model() == uninterrupted.final_model());
+}
+
 // --- leaps
 // -------------------------------------------------------------------------------------------------------
 
@@ -195,21 +227,24 @@ INSTANTIATE_TEST_SUITE_P(Actions, LeapingLoss,
                          testing::Values(SpikeAction::log, SpikeAction::skip, SpikeAction::rollback),
                          [](const auto& test) { return std::string(to_string(test.param)); });
 
-TEST_F(GuardedRun, RollsBackToTheCheckpointAndLeavesTheBatchesOut) {
-  // Losses of the 14th step are ten times what they are.
-  class Leap final : public TimedOps {
-   public:
-    using TimedOps::TimedOps;
-    void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
-                                double scale) override {
-      TimedOps::cross_entropy_backward(logits, losses, targets, mask, scale);
-      if (calls_++ / micro_batches != 13) return;
-      for (std::int64_t i = 0; i < losses.size(); ++i) losses.as<float>()[i] *= 10;
-    }
+// The losses of one step are ten times what they are.
+class LeapingOps final : public TimedOps {
+ public:
+  LeapingOps(Ops& ops, int step) : TimedOps(ops), step_(step) {}
+  void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
+                              double scale) override {
+    TimedOps::cross_entropy_backward(logits, losses, targets, mask, scale);
+    if (calls_++ / micro_batches != step_ - 1) return;
+    for (std::int64_t i = 0; i < losses.size(); ++i) losses.as<float>()[i] *= 10;
+  }
 
-   private:
-    int calls_ = 0;
-  } leap(*ops);
+ private:
+  const int step_;
+  int calls_ = 0;
+};
+
+TEST_F(GuardedRun, RollsBackToTheCheckpointAndLeavesTheBatchesOut) {
+  LeapingOps leap(*ops, 14);
   train(leap, {"phases.0.steps=20", "phases.0.optimizer.lr=1e-4", "phases.1.steps=1", "checkpoint.every=5",
                "guards={spike_action: rollback, spike_window: 16, spike_threshold: 8}"});
   ASSERT_EQ(warnings().size(), 1u);
@@ -224,6 +259,26 @@ TEST_F(GuardedRun, RollsBackToTheCheckpointAndLeavesTheBatchesOut) {
   EXPECT_EQ(steps[13], 13);
   const nlohmann::json state = nlohmann::json::parse(bytes_of(run.checkpoint(21) / "state.json"));
   EXPECT_EQ(state["passed_over"], 2);
+}
+
+// The 14th step leaps; the run had died in the 11th and goes on from the 10th's checkpoint, had died in the
+// 14th and goes on from the interim one of the 12th.
+TEST_F(GuardedRun, AResumedRunKnowsTheLossesByWhichALeapIsJudged) {
+  for (const char* action : {"skip", "rollback"})
+    for (const int taken : {10, 13}) {
+      SCOPED_TRACE(fmt::format("{}, dead after {} steps", action, taken));
+      const Overrides settings = {
+          "phases.0.steps=20", "phases.0.optimizer.lr=1e-4", "phases.1.steps=1", "checkpoint.every=5",
+          fmt::format("guards={{spike_action: {}, spike_window: 16, spike_threshold: 8}}", action)};
+      TrainingRun uninterrupted, resumed;
+      LeapingOps whole(*ops, 14), first(*ops, 14), rest(*ops, taken == 10 ? 4 : 2);
+      flasheva::train(uninterrupted.config(settings), whole, *make_single_communicator(), false);
+      Interrupter interrupter(Interrupter::By::crash, taken);
+      EXPECT_THROW(flasheva::train(resumed.config(settings), first, interrupter, false), Interrupter::Crash);
+      flasheva::train(resumed.config(settings), rest, *make_single_communicator(), false);
+      EXPECT_TRUE(resumed.final_model() == uninterrupted.final_model());
+      EXPECT_EQ(resumed.metrics(), uninterrupted.metrics());
+    }
 }
 
 }  // namespace
