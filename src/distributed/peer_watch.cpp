@@ -227,6 +227,7 @@ void PeerWatch::watch() {
     for (std::size_t i = 0; i < peers_.size(); ++i) {
       if (sockets[i].revents != 0) hear(i);
       if (peers_[i].said_farewell) sockets[i].fd = -1;
+      peers_[i].unsent.flush(peers_[i].socket);
     }
     check_silence();
     if (state_ == State::giving_up) complain();
@@ -240,11 +241,11 @@ void PeerWatch::watch() {
       tell_all(Kind::progress);
       beat_at = now();
     }
-    if (said_farewell && all_said_farewell()) return;
+    if (said_farewell && all_said_farewell() && all_is_sent()) return;
   }
 }
 
-void PeerWatch::check_silence() const {
+void PeerWatch::check_silence() {
   for (const Peer& peer : peers_) {
     const double silent = now() - peer.heard_at;
     if (peer.socket >= 0 && !peer.said_farewell && silent > timeout_seconds_)
@@ -271,16 +272,18 @@ void PeerWatch::hear(std::size_t index) {
   }
 }
 
-void PeerWatch::tell(const Peer& peer, Kind kind, const std::string& text) const {
+// A peer that is lost is heard of anyway; one that stands still, and does not read, must not hold this one
+// up. Of how far this rank is, the next beat says more than one that had to wait.
+void PeerWatch::tell(Peer& peer, Kind kind, const std::string& text) {
+  if (peer.socket < 0 || (kind == Kind::progress && !peer.unsent.empty())) return;
   Message message{kind, progress_, {}};
   text.copy(message.text, sizeof(message.text) - 1);
-  // A peer that is lost is heard of anyway; one that stands still, and does not read, must not hold this one
-  // up.
-  if (peer.socket >= 0) ::send(peer.socket, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+  peer.unsent.add(&message, sizeof(message));
+  peer.unsent.flush(peer.socket);
 }
 
-void PeerWatch::tell_all(Kind kind, const std::string& text) const {
-  for (const Peer& peer : peers_) tell(peer, kind, text);
+void PeerWatch::tell_all(Kind kind, const std::string& text) {
+  for (Peer& peer : peers_) tell(peer, kind, text);
 }
 
 // Of those that are equally far, the one that has been silent longest: it may stand still in the midst of a
@@ -296,6 +299,10 @@ const PeerWatch::Peer& PeerWatch::slowest() {
 bool PeerWatch::all_said_farewell() const {
   return std::all_of(peers_.begin(), peers_.end(),
                      [](const Peer& peer) { return peer.socket < 0 || peer.said_farewell; });
+}
+
+bool PeerWatch::all_is_sent() const {
+  return std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.unsent.empty(); });
 }
 
 void PeerWatch::give_up(double seconds) {
@@ -315,7 +322,7 @@ void PeerWatch::complain() {
   hear(0);
 }
 
-void PeerWatch::end(const Peer& lost, const std::string& what) const {
+void PeerWatch::end(const Peer& lost, const std::string& what) {
   const std::string text = lost.name + " " + what;
   if (rank_ == 0) {
     tell_all(Kind::lost, text);

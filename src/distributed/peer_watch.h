@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "src/distributed/outbox.h"
+
 namespace flasheva {
 
 class PeerWatch {
@@ -48,6 +50,7 @@ class PeerWatch {
     std::int64_t progress = 0;
     double heard_at = 0;  // seconds of a clock
     bool said_farewell = false;
+    Outbox unsent;
   };
   enum class State { watching, leaving, giving_up, gone };
   enum class Kind : std::int32_t { progress, farewell, waiting, lost };
@@ -61,13 +64,14 @@ class PeerWatch {
   void watch();
   void change(State state);
   void hear(std::size_t peer);
-  void check_silence() const;
+  void check_silence();
   void complain();
-  void tell(const Peer& peer, Kind kind, const std::string& text = "") const;
-  void tell_all(Kind kind, const std::string& text = "") const;
+  void tell(Peer& peer, Kind kind, const std::string& text = "");
+  void tell_all(Kind kind, const std::string& text = "");
   const Peer& slowest();
   bool all_said_farewell() const;
-  [[noreturn]] void end(const Peer& lost, const std::string& what) const;
+  bool all_is_sent() const;
+  [[noreturn]] void end(const Peer& lost, const std::string& what);
   [[noreturn]] void end(const std::string& text) const;
 
   const int rank_;
