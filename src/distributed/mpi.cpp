@@ -201,12 +201,18 @@ class MpiCommunicator final : public Communicator {
       watch_.set_progress(++calls_);
       try {
         job();
-      } catch (const std::exception& error) {  // the network, or a rank that is gone: the watch knows which
-        ::sleep(1);
-        fmt::print(stderr, "flasheva: rank {}: {}\n", world_.rank, error.what());
-        ::_exit(static_cast<int>(ExitCode::peer_lost));
+      } catch (const Error& error) {
+        end(error.code(), error.what());
+      } catch (const std::exception& error) {
+        end(ExitCode::other, error.what());
       }
     });
+  }
+  // Where the network or a rank that is gone is to blame, the watch knows which, and ends this rank first.
+  [[noreturn]] void end(ExitCode code, const char* what) const {
+    ::sleep(1);
+    fmt::print(stderr, "flasheva: rank {}: {}\n", world_.rank, what);
+    ::_exit(static_cast<int>(code));
   }
 
   // Asks now and then, as MPI_Wait would keep a core busy that computes meanwhile, and would never give up.
