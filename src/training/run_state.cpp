@@ -199,9 +199,10 @@ void RunState::report_swap(const SwapReport& report) {
 // --- phases and checkpoints
 // ------------------------------------------------------------------------------------
 
-// The state of optimizer and loss scaler starts anew with each phase.
+// The state of optimizer and loss scaler starts anew with each phase. Ranks take unlike shares of memory, the
+// first most of all: it may be missing on one alone.
 void RunState::begin_phase(const PhaseConfig& phase) {
-  trainer_.begin_phase(phase);
+  together([&] { trainer_.begin_phase(phase); });
   if (progress.step_in_phase == 0) return;
   together([&] { load_moments(); });
   if (trainer_.loss_scaler()) trainer_.loss_scaler()->restore(resumed_loss_scale_.value());

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/timed_ops.h"
 #include "src/io/hdf5_handle.h"
 #include "src/training/trainer.h"
 #include "tests/support/expect_error.h"
@@ -126,6 +127,33 @@ TEST(TrainWithRanks, DamagedValidationDataOfOneRankEndsAllWithOneLine) {
   const Overrides settings = {"data.validation=" + run.tokens().string(), "evaluate.batches=100"};
   const bool last = ranks->rank() == ranks->size() - 1;
   expect_error(ExitCode::data, last ? "60000" : "", [&] { run.train_with(*ranks, settings); });
+}
+
+// Computes as the CPU does, but has no host memory for the second phase.
+class ShortOfMemory final : public TimedOps {
+ public:
+  using TimedOps::TimedOps;
+  DeviceMemory allocate_on_host(std::size_t bytes) override {
+    if (++phases_ == 2) fail(ExitCode::other, "no memory for this phase");
+    return TimedOps::allocate_on_host(bytes);
+  }
+
+ private:
+  int phases_ = 0;
+};
+
+TEST(TrainWithRanks, MemoryThatTheFirstRankLacksForAPhaseEndsAllWithOneLine) {
+  const auto ops = make_cpu_ops();
+  ShortOfMemory short_of_memory(*ops);
+  const bool first = ranks->rank() == 0;
+  SharedRun run(*ranks);
+  try {
+    run.train_with(*ranks, {}, first ? &short_of_memory : ops.get());
+    FAIL() << "no error";
+  } catch (const SharedError& error) {
+    EXPECT_EQ(error.code(), ExitCode::other);
+    EXPECT_EQ(error.what(), first ? "no memory for this phase" : std::string());
+  }
 }
 
 }  // namespace
