@@ -96,13 +96,21 @@ class Recipe {
     }
   }
 
-  // False if asked to stop before the whole run was done; a checkpoint is then saved.
+  // False if asked to stop before the whole run was done; a checkpoint is then saved. What comes before the
+  // steps and after them takes as long as it takes, and so may the first step.
   bool run_phase(const PhaseConfig& phase) {
+    step_seconds_ = Communicator::endless;
     state_.begin_phase(phase);
     log_line(fmt::format("phase {}: {} steps, {}, {} of {} parameters trained", phase.name, phase.steps,
                          to_string(phase.precision), trainer_.parameters().trained_count(),
                          trainer_.parameters().count()));
     if (progress_.step_in_phase == 0) validate(phase, /*attention_error=*/progress_.step == 0);
+    const bool done = run_steps(phase);
+    communicator_.set_patience(Communicator::endless);
+    return done;
+  }
+
+  bool run_steps(const PhaseConfig& phase) {
     timer_start();
     while (progress_.step_in_phase < phase.steps) {
       if (!run_step(phase)) continue;
@@ -151,7 +159,8 @@ class Recipe {
     const double begun = seconds_now();
     const StepResult result = trainer_.step(train_data_, order_, progress_,
                                             [&](const StepResult& step) { return guards_.accepts(step); });
-    communicator_.set_patience(config_.distributed.timeout + seconds_now() - begun);
+    step_seconds_ = seconds_now() - begun;
+    wait_as_long_as_a_step();
     ++progress_.step;
     ++progress_.step_in_phase;
     if (!result.updated) ++progress_.skipped_in_phase;
@@ -245,13 +254,17 @@ class Recipe {
     timer_from_ = seconds_now();
   }
 
+  void wait_as_long_as_a_step() { communicator_.set_patience(config_.distributed.timeout + step_seconds_); }
+
   // Runs something that does not count as training time, and for which other ranks may wait as long as it
-  // takes.
+  // takes; in the step that follows, none waits longer than in any other.
   template <class Work>
   void paused(Work work) {
     timed_seconds_ += seconds_now() - timer_from_;
     communicator_.set_patience(Communicator::endless);
     work();
+    on_any_rank(communicator_, false);  // all are through it
+    wait_as_long_as_a_step();
     timer_from_ = seconds_now();
   }
 
@@ -294,6 +307,7 @@ class Recipe {
   RunState state_;
   Progress& progress_ = state_.progress;
   Communicator& communicator_;
+  double step_seconds_ = Communicator::endless;  // of the last step of this phase
   double timer_from_ = 0, timed_seconds_ = 0;
   std::int64_t timed_tokens_ = 0;
   std::int64_t validation_bytes_ = 0;  // of the validation's targets; 0 where no tokenizer is known
