@@ -95,10 +95,20 @@ json to_json(const PhaseConfig& phase) {
   return out;
 }
 
-// What a resumed run may have different: it changes neither the losses nor the weights.
+// What a resumed run may have different: what changes neither the losses nor the weights, but for the order
+// in which sums are added.
 bool may_differ(const std::string& key) {
-  static constexpr std::array free_keys = {"run.device", "batch.micro", "batch.recompute", "checkpoint",
-                                           "evaluate",   "log",         "distributed",     "guards"};
+  static constexpr std::array free_keys = {"run.device",
+                                           "batch.micro",
+                                           "batch.recompute",
+                                           "checkpoint",
+                                           "evaluate",
+                                           "log",
+                                           "distributed.timeout",
+                                           "distributed.shard_optimizer",
+                                           "distributed.shard_gradients",
+                                           "guards.max_skips",
+                                           "guards.weights_every"};
   return std::find(free_keys.begin(), free_keys.end(), key) != free_keys.end();
 }
 

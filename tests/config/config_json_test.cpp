@@ -45,6 +45,10 @@ TEST(FirstDifference, NamesTheKey) {
   EXPECT_EQ(difference({"phases.1.optimizer.betas=[0.9, 0.99]"}), "phases.1.optimizer.betas.1");
   EXPECT_EQ(difference({"run.seed=1", "data.sequence_length=4"}), "data.sequence_length");
   EXPECT_EQ(difference({"data.validation=v.h5"}), "data.validation");
+  EXPECT_EQ(difference({"distributed.reduce_dtype=bf16"}), "distributed.reduce_dtype");
+  EXPECT_EQ(difference({"guards.spike_action=skip"}), "guards.spike_action");
+  EXPECT_EQ(difference({"guards.spike_window=64"}), "guards.spike_window");
+  EXPECT_EQ(difference({"guards.spike_threshold=6"}), "guards.spike_threshold");
   EXPECT_EQ(difference({"model.attention={}"}), "model.attention");
   EXPECT_EQ(difference({"phases=[{name: warmup, steps: 20, train: [attention], optimizer: {lr: 1.0e-3}}]"}),
             "phases.1");
@@ -52,10 +56,11 @@ TEST(FirstDifference, NamesTheKey) {
 
 TEST(FirstDifference, LeavesOutWhatMayChange) {
   const nlohmann::json before = json_with({});
-  nlohmann::json now = json_with(
-      {"run.device=cpu", "batch.micro=4", "batch.recompute=block", "checkpoint.every=7", "checkpoint.keep=9",
-       "evaluate.every=3", "evaluate.batches=2", "log.every=1", "log.tensorboard=false",
-       "distributed.timeout=7", "distributed.reduce_dtype=bf16", "guards.max_skips=1"});
+  nlohmann::json now =
+      json_with({"run.device=cpu", "batch.micro=4", "batch.recompute=block", "checkpoint.every=7",
+                 "checkpoint.keep=9", "evaluate.every=3", "evaluate.batches=2", "log.every=1",
+                 "log.tensorboard=false", "distributed.timeout=7", "distributed.shard_optimizer=true",
+                 "distributed.shard_gradients=true", "guards.max_skips=1", "guards.weights_every=3"});
   EXPECT_EQ(first_difference(before, now), "");
   EXPECT_EQ(first_difference(before, json_with({"batch.sequences=16"})), "batch.sequences");
   EXPECT_EQ(first_difference(before, json_with({"run.output=elsewhere", "run.name=tiny"})), "run.output");
