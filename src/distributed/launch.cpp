@@ -24,6 +24,15 @@ bool started_by_mpi() {
   return false;
 }
 
+#ifndef FLASHEVA_HAS_MPI
+// Whether the launcher says that it started this process alone: Open MPI's mpirun, MPICH's mpiexec, srun.
+bool started_alone() {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"})
+    if (std::getenv(variable) != nullptr) return number_in(variable, 0) == 1;
+  return false;
+}
+#endif
+
 }  // namespace
 
 std::unique_ptr<Communicator> make_communicator() {
@@ -38,7 +47,7 @@ std::unique_ptr<Communicator> make_communicator() {
 #ifdef FLASHEVA_HAS_MPI
   return make_mpi_communicator();
 #else
-  if (number_in("OMPI_COMM_WORLD_SIZE", tasks) == 1) return make_single_communicator();
+  if (started_alone()) return make_single_communicator();
   fail(ExitCode::usage,
        "started as one of several ranks, but built without MPI; install libopenmpi-dev and "
        "build again");
