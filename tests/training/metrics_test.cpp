@@ -4,6 +4,8 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <filesystem>
+#include <iterator>
 
 #include "src/core/file.h"
 #include "tests/support/expect_error.h"
@@ -49,6 +51,17 @@ TEST(MetricsLog, NamesAFileThatCannotBeWritten) {
   const TemporaryFolder folder;
   expect_error(ExitCode::disk, "no/metrics.jsonl: cannot write: No such file or directory",
                [&] { MetricsLog log(folder / "no/metrics.jsonl", 0); });
+}
+
+// A device stands for a file that opens and cannot be cut.
+TEST(MetricsLog, KeepsNoDescriptorOfAFileThatItCannotCut) {
+  const auto descriptors = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  const auto before = descriptors();
+  expect_error(ExitCode::disk, "/dev/full: cannot write: Invalid argument",
+               [] { MetricsLog log("/dev/full", 0); });
+  EXPECT_EQ(descriptors(), before);
 }
 
 // A limit on the file's size stands for a full disk: a part of the line is written, then nothing.
