@@ -30,6 +30,15 @@ inline std::vector<AttentionConfig> all_configs() {
   return configs;
 }
 
+// One configuration of each kind, for what need not be seen in every variant.
+inline std::vector<AttentionConfig> typical_configs(std::int64_t window, std::int64_t chunk) {
+  return {{full()},
+          {sliding(window + 3)},
+          {eva(window, chunk), ChunkBias::learned},
+          {eva(window, chunk, WindowKind::block, ChunkVisibility::all_past), ChunkBias::none},
+          {eva(window, chunk, WindowKind::sliding), ChunkBias::log_chunk}};
+}
+
 inline std::string describe(const AttentionConfig& config) {
   const Visibility& v = config.visibility;
   return "W " + std::to_string(v.window) + " P " + std::to_string(v.chunk) + " kind " +

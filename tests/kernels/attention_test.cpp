@@ -1,10 +1,11 @@
-// Attention of all kinds against a plain dense computation in float64.
+// Attention of all kinds, in float64 and float32, against a plain dense computation in float64.
 #include <gtest/gtest.h>
 
 #include <string>
 
 #include "kernels/ops.h"
 #include "tests/kernels/attention_cases.h"
+#include "tests/kernels/attention_passes.h"
 #include "tests/kernels/attention_reference.h"
 #include "tests/kernels/pytorch_fixtures.h"
 #include "tests/support/tensors.h"
@@ -13,85 +14,7 @@
 namespace flasheva {
 namespace {
 
-struct Case {
-  std::int64_t B, H, T, d;
-  AttentionConfig config;
-
-  std::int64_t chunks() const { return config.visibility.chunks(T); }
-};
-
-std::string describe(const Case& c) {
-  return "B " + std::to_string(c.B) + " H " + std::to_string(c.H) + " T " + std::to_string(c.T) + " d " +
-         std::to_string(c.d) + " " + describe(c.config);
-}
-
-AttentionTensors random_inputs(const Case& c, DType dtype, unsigned seed) {
-  std::mt19937_64 generator(seed);
-  const Shape tokens{c.B, c.H, c.T, c.d}, chunks{c.B, c.H, c.chunks(), c.d};
-  AttentionTensors t;
-  for (TestTensor* x : {&t.q, &t.k, &t.v}) *x = TestTensor::random(dtype, tokens, generator);
-  if (c.chunks() > 0)
-    for (TestTensor* x : {&t.kappa, &t.beta}) *x = TestTensor::random(dtype, chunks, generator);
-  if (c.config.chunk_bias == ChunkBias::learned) t.chunk_bias = TestTensor::random(dtype, {c.H}, generator);
-  t.dout = TestTensor::random(dtype, {c.B, c.T, c.H * c.d}, generator);
-  return t;
-}
-
-void run_forward(Ops& ops, const Case& c, AttentionTensors& t) {
-  const DType dtype = t.q.view().dtype;
-  t.out = TestTensor(dtype, {c.B, c.T, c.H * c.d});
-  t.log_sum_exp = TestTensor(accumulation_type(dtype), {c.B, c.H, c.T});
-  ops.attention_forward(t.out, t.log_sum_exp, t.q, t.k, t.v, t.kappa, t.beta, t.chunk_bias, c.config);
-}
-
-void run_backward(Ops& ops, const Case& c, AttentionTensors& t) {
-  const DType dtype = t.q.view().dtype;
-  for (TestTensor* x : {&t.dq, &t.dk, &t.dv}) *x = TestTensor(dtype, t.q.shape());
-  if (c.chunks() > 0)
-    for (TestTensor* x : {&t.dkappa, &t.dbeta}) *x = TestTensor(dtype, t.kappa.shape());
-  if (c.config.chunk_bias == ChunkBias::learned)
-    t.dchunk_bias = TestTensor::zeros(accumulation_type(dtype), {c.H});
-  ops.attention_backward(t.dq, t.dk, t.dv, t.dkappa, t.dbeta, t.dchunk_bias, t.dout, t.out, t.log_sum_exp,
-                         t.q, t.k, t.v, t.kappa, t.beta, t.chunk_bias, c.config);
-}
-
-// The results of both, named; the chunk's only where there are chunks.
-struct Compared {
-  const char* name;
-  const TestTensor *ours, *reference;
-};
-std::vector<Compared> results(const Case& c, const AttentionTensors& ours,
-                              const AttentionTensors& reference) {
-  std::vector<Compared> all{{"out", &ours.out, &reference.out},
-                            {"log_sum_exp", &ours.log_sum_exp, &reference.log_sum_exp},
-                            {"dq", &ours.dq, &reference.dq},
-                            {"dk", &ours.dk, &reference.dk},
-                            {"dv", &ours.dv, &reference.dv}};
-  if (c.chunks() > 0) {
-    all.push_back({"dkappa", &ours.dkappa, &reference.dkappa});
-    all.push_back({"dbeta", &ours.dbeta, &reference.dbeta});
-    if (c.config.chunk_bias == ChunkBias::learned)
-      all.push_back({"dchunk_bias", &ours.dchunk_bias, &reference.dchunk_bias});
-  }
-  return all;
-}
-
-AttentionTensors converted(AttentionTensors t, DType dtype) {
-  for (TestTensor* x : {&t.q, &t.k, &t.v, &t.kappa, &t.beta, &t.chunk_bias, &t.dout})
-    if (x->view().data) *x = x->converted(dtype);
-  return t;
-}
-
-// One configuration of each kind, for what need not be seen in every variant.
-std::vector<AttentionConfig> typical_configs(std::int64_t window, std::int64_t chunk) {
-  return {{full()},
-          {sliding(window + 3)},
-          {eva(window, chunk), ChunkBias::learned},
-          {eva(window, chunk, WindowKind::block, ChunkVisibility::all_past), ChunkBias::none},
-          {eva(window, chunk, WindowKind::sliding), ChunkBias::log_chunk}};
-}
-
-void expect_close(Ops& ops, const Case& c, DType dtype, double bound) {
+void expect_close(Ops& ops, const AttentionCase& c, DType dtype, double bound) {
   AttentionTensors ours = random_inputs(c, dtype, 1), reference = converted(ours, DType::f64);
   run_forward(ops, c, ours);
   run_backward(ops, c, ours);
@@ -128,7 +51,7 @@ TEST(Attention, GradientsAreCentralDifferences) {
   for (std::int64_t T : {1, 6, 21})
     for (const AttentionConfig& config : typical_configs(6, 3)) {
       if (T == 21 && device_is_simulated()) continue;
-      const Case c{1, 2, T, 3, config};
+      const AttentionCase c{1, 2, T, 3, config};
       AttentionTensors t = random_inputs(c, DType::f64, 2);
       run_forward(*ops, c, t);
       run_backward(*ops, c, t);
@@ -154,82 +77,12 @@ TEST(Attention, Float32IsCloseToFloat64) {
     expect_close(*ops, {1, 1, 2048, 8, config}, DType::f32, 1e-4);
 }
 
-// bfloat16 and float16 storage: at most twice the error of the formula done plainly in that type, or that of
-// float32 where the plain formula happens to be exact.
-class AttentionPrecision : public testing::TestWithParam<DType> {};
-INSTANTIATE_TEST_SUITE_P(Types, AttentionPrecision, testing::ValuesIn(low_precisions),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
-
-void expect_at_most_twice_the_error(const Case& c, const AttentionTensors& ours,
-                                    const AttentionTensors& plain, const AttentionTensors& exact) {
-  const auto of_ours = results(c, ours, exact), of_plain = results(c, plain, exact);
-  for (std::size_t i = 0; i < of_ours.size(); ++i)
-    ASSERT_LE(relative_error(*of_ours[i].ours, *of_ours[i].reference),
-              std::max(1e-5, 2 * relative_error(*of_plain[i].ours, *of_plain[i].reference)))
-        << of_ours[i].name << ": " << describe(c);
-}
-
-void expect_as_good_as_plain(Ops& ops, const Case& c, DType dtype) {
-  AttentionTensors ours = random_inputs(c, dtype, 4);
-  AttentionTensors exact = converted(ours, DType::f64), plain = exact;
-  run_forward(ops, c, ours);
-  run_backward(ops, c, ours);
-  reference_attention(exact, c.config);
-  reference_attention(plain, c.config, RoundTo{dtype});
-  expect_at_most_twice_the_error(c, ours, plain, exact);
-}
-
-// The same against the CPU, where the plain formula takes too long.
-void expect_as_good_as_cpu(Ops& ops, const Case& c, DType dtype) {
-  const auto cpu = make_cpu_ops();
-  AttentionTensors ours = random_inputs(c, dtype, 4);
-  AttentionTensors exact = converted(ours, DType::f64), plain = ours;
-  for (const auto& [device, t] : {std::pair{&ops, &ours}, {cpu.get(), &plain}, {cpu.get(), &exact}}) {
-    run_forward(*device, c, *t);
-    run_backward(*device, c, *t);
-  }
-  expect_at_most_twice_the_error(c, ours, plain, exact);
-}
-
-TEST_P(AttentionPrecision, IsAsGoodAsThePlainFormula) {
-  const auto ops = make_test_ops();
-  for (const AttentionConfig& config : typical_configs(64, 16))
-    expect_as_good_as_plain(*ops, {1, 2, 300, 32, config}, GetParam());
-}
-
-TEST_P(AttentionPrecision, TakesEveryHeadDimension) {
-  const auto ops = make_test_ops();
-  for (std::int64_t d : {1, 7, 16, 40, 64, 80, 96, 128, 200, 256})
-    for (const AttentionConfig& config : {AttentionConfig{full()}, AttentionConfig{eva(36, 12)}})
-      expect_as_good_as_plain(*ops, {1, 1, 100, d, config}, GetParam());
-}
-
-// So many sequences that an error is the mean of many, however short they are.
-TEST_P(AttentionPrecision, TakesEveryLength) {
-  const auto ops = make_test_ops();
-  for (std::int64_t T : {1, 7, 16, 17, 64, 65, 130})
-    for (const AttentionConfig& config : typical_configs(28, 7)) {
-      if (device_is_simulated() && T < 16) continue;
-      expect_as_good_as_plain(*ops, {1 + 64 / T, 2, T, 24, config}, GetParam());
-    }
-}
-
-// So long that the queries of a chunk are cut into segments, some of which do not see it.
-TEST_P(AttentionPrecision, TakesLongSequences) {
-  const auto ops = make_test_ops();
-  for (WindowKind window_kind : {WindowKind::block, WindowKind::sliding})
-    expect_as_good_as_plain(*ops, {1, 1, 600, 16, {eva(32, 4, window_kind), ChunkBias::none}}, GetParam());
-  if (ops->device() == Device::cpu || device_is_simulated()) return;
-  for (const AttentionConfig& config : typical_configs(256, 16))
-    for (std::int64_t T : {2048, 8192}) expect_as_good_as_cpu(*ops, {1, 4, T, 64, config}, GetParam());
-}
-
 // A window as long as the sequence is full attention, to the bit: no chunk is outside of it.
 TEST(Attention, WindowOfTheWholeSequenceIsFullAttention) {
   const auto ops = make_test_ops();
   for (WindowKind window_kind : {WindowKind::block, WindowKind::sliding})
     for (std::int64_t T : {1, 37, 200, 208}) {
-      const Case windowed{1, 2, T, 20, {eva(208, 16, window_kind), ChunkBias::log_chunk}},
+      const AttentionCase windowed{1, 2, T, 20, {eva(208, 16, window_kind), ChunkBias::log_chunk}},
           whole{1, 2, T, 20, {full()}};
       AttentionTensors ours = random_inputs(windowed, DType::f32, 5), reference = ours;
       run_forward(*ops, windowed, ours);
@@ -262,7 +115,7 @@ TEST(Attention, EveryPastTokenIsCoveredOnceOutsideTheWindow) {
 TEST(Attention, AddsToTheGradientOfTheChunkBias) {
   FLASHEVA_NEEDS_FLOAT64();
   const auto ops = make_test_ops();
-  const Case c{3, 2, 40, 4, {eva(8, 4), ChunkBias::learned}};
+  const AttentionCase c{3, 2, 40, 4, {eva(8, 4), ChunkBias::learned}};
   AttentionTensors once = random_inputs(c, DType::f64, 6);
   run_forward(*ops, c, once);
   run_backward(*ops, c, once);
@@ -278,7 +131,7 @@ TEST(Attention, RepeatsBitwise) {
   const auto ops = make_test_ops();
   for (std::int64_t heads : {1, 3})  // one head is cut between the threads
     for (const AttentionConfig& config : typical_configs(64, 16)) {
-      const Case c{1, heads, 500, 40, config};
+      const AttentionCase c{1, heads, 500, 40, config};
       AttentionTensors first = random_inputs(c, DType::f32, 7);
       run_forward(*ops, c, first);
       run_backward(*ops, c, first);
@@ -324,7 +177,7 @@ TEST(Attention, MatchesPyTorch) {
                               load("log_sum_exp"), load("dq"),         load("dk"),         load("dv"),
                               load("dkappa"),      load("dbeta"),      load("dchunk_bias")};
     const Shape shape = expected.q.shape();
-    const Case c{shape[0], shape[1], shape[2], shape[3], config_of(fixtures.scalars(name))};
+    const AttentionCase c{shape[0], shape[1], shape[2], shape[3], config_of(fixtures.scalars(name))};
     AttentionTensors ours = expected;
     run_forward(*ops, c, ours);
     run_backward(*ops, c, ours);
