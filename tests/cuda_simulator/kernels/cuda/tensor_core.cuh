@@ -22,16 +22,6 @@ struct Factors {
   std::uint32_t a[4], b[2];
 };
 
-// Element (row, k) of a, (k, column) of b, out of the lanes' fragments.
-template <class T>
-float element_of_a(const Exchange<Factors>& all, unsigned row, unsigned k) {
-  return half_of<T>(all.of(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2], k % 2);
-}
-template <class T>
-float element_of_b(const Exchange<Factors>& all, unsigned k, unsigned column) {
-  return half_of<T>(all.of(column * 4 + k % 8 / 2).b[k / 8], k % 2);
-}
-
 template <class T>
 std::uint32_t pair_of(const T& low, const T& high) {
   return static_cast<std::uint32_t>(low.bits) | static_cast<std::uint32_t>(high.bits) << 16;
@@ -42,12 +32,19 @@ std::uint32_t pair_of(const T& low, const T& high) {
 template <class T>
 void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   const simulator::Exchange<simulator::Factors> all({{a[0], a[1], a[2], a[3]}, {b0, b1}});
-  const unsigned lane = simulator::coordinates.lane;
-  for (unsigned i = 0; i < 4; ++i) {
-    const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-    for (unsigned k = 0; k < 16; ++k)
-      c[i] += simulator::element_of_a<T>(all, row, k) * simulator::element_of_b<T>(all, k, column);
-  }
+  const unsigned g = simulator::coordinates.lane / 4, t = simulator::coordinates.lane % 4;
+  float left[2][16], right[2][16];  // rows g and g + 8 of a, columns 2t and 2t + 1 of b
+  for (unsigned k = 0; k < 16; k += 2)
+    for (unsigned i = 0; i < 2; ++i) {
+      const std::uint32_t of_a = all.of(4 * g + k % 8 / 2).a[i + k / 8 * 2],
+                          of_b = all.of(4 * (2 * t + i) + k % 8 / 2).b[k / 8];
+      for (unsigned half = 0; half < 2; ++half) {
+        left[i][k + half] = simulator::half_of<T>(of_a, half);
+        right[i][k + half] = simulator::half_of<T>(of_b, half);
+      }
+    }
+  for (unsigned i = 0; i < 4; ++i)
+    for (unsigned k = 0; k < 16; ++k) c[i] += left[i / 2][k] * right[i % 2][k];
 }
 
 template <class T>
