@@ -11,5 +11,6 @@ bool device_has_float64() { return true; }
 std::vector<DType> on_this_device(std::initializer_list<DType> types) { return types; }
 
 bool device_is_simulated() { return false; }
+bool device_is_gpu() { return false; }
 
 }  // namespace flasheva

@@ -21,6 +21,8 @@ bool device_is_simulated() {
 #endif
 }
 
+bool device_is_gpu() { return !device_is_simulated(); }
+
 bool device_has_float64() { return device_is_simulated(); }
 
 std::vector<DType> on_this_device(std::initializer_list<DType> types) {

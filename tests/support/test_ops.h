@@ -26,5 +26,7 @@ std::vector<DType> on_this_device(std::initializer_list<DType> types);
 
 // Whether the CPU computes each of its threads. It is slow: tests then try fewer cases.
 bool device_is_simulated();
+// Whether it is a GPU itself. The operations do not tell: those on host memory say Device::cpu everywhere.
+bool device_is_gpu();
 
 }  // namespace flasheva
