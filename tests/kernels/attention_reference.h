@@ -40,8 +40,8 @@ struct NoRounding {
   double operator()(double x) const { return x; }
 };
 
-// Fills out, log_sum_exp and the gradients (float64) from the inputs. dchunk_bias is present with a learned
-// bias.
+// Fills out, log_sum_exp and the gradients (float64) from the inputs; without dout the gradients stay 0.
+// dchunk_bias is present with a learned bias.
 template <class Round = NoRounding>
 void reference_attention(AttentionTensors& t, const AttentionConfig& config, const Round& round = {}) {
   const std::int64_t B = t.q.shape()[0], H = t.q.shape()[1], T = t.q.shape()[2], d = t.q.shape()[3];
@@ -89,6 +89,7 @@ void reference_attention(AttentionTensors& t, const AttentionConfig& config, con
         for (const Key& key : keys) out += key.weight * key.value->get(key.row + i);
         t.out.set(merged + i, round(out));
       }
+      if (!t.dout.view().data) continue;
       // backward: dP = dO V^T, dS = P (dP - sum of P dP)
       std::vector<double> dweights;
       double weighted = 0;

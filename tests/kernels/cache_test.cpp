@@ -59,7 +59,6 @@ Whole whole_sequences(Ops& ops, DType dtype, std::int64_t d, const AttentionConf
     ops.qkv_summary_forward(w.t.q, w.t.k, w.t.v, w.t.kappa, w.t.beta, w.qkv, w.cosine, w.sine,
                             w.parameters.view(), summary);
   }
-  w.t.dout = TestTensor::zeros(dtype, {S, T, H * d});
   reference_attention(w.t, config);
   return w;
 }
@@ -199,11 +198,12 @@ TEST_P(CacheTest, GivesWhatWholeSequencesGive) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   const DType dtype = GetParam();
   if (dtype == DType::f64) FLASHEVA_NEEDS_FLOAT64();
-  // The simulator computes slowly, and copies to a GPU and back take their time.
-  const unsigned every = device_is_simulated() || !device_has_float64() ? 9 : 1;
+  // The simulator computes slowly, and copies to a GPU and back take their time: there every seventh of EVA's
+  // variants, which come in twelves, so that each window, visibility and bias has its turn.
+  const unsigned every = device_is_simulated() || device_is_gpu() ? 7 : 1;
   unsigned seed = 0, tried = 0;
   for (const AttentionConfig& config : all_configs()) {
-    if (++tried % every != 0) continue;
+    if (config.visibility.kind == AttentionKind::eva && ++tried % every != 0) continue;
     const std::int64_t d = seed % 5 == 0 ? 64 : 5;
     SCOPED_TRACE(describe(config) + " d " + std::to_string(d));
     const ChunkSummaryConfig summary{
