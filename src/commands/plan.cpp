@@ -77,8 +77,24 @@ void print_memory(const Plans& plans, Recompute chosen, std::size_t phase) {
   fmt::print("  activations with batch.recompute: {}\n", fmt::join(others, ", "));
 }
 
+// What the measured peak is of. On the CPU it takes all of the machine's cores, which ranks of one machine
+// would share.
+std::string reached_where(Device device, int ranks) {
+  if (ranks == 1) return "here";
+  return device == Device::cuda ? fmt::format("on each of {} GPUs like this one", ranks)
+                                : fmt::format("on each of {} machines like this one, a rank on each", ranks);
+}
+
+// Every rank waits for the one with the most sequences. What it takes to sum gradients does not count.
+double seconds_of(const Config& config, const ModelConfig& model, const ParameterTable& parameters,
+                  std::int64_t steps, int ranks, double peak) {
+  const std::int64_t sequences = (config.batch.sequences + ranks - 1) / ranks;
+  const double flops = step_flops(model, parameters, sequences, config.data.sequence_length);
+  return flops * static_cast<double>(steps) / (assumed_share_of_peak * peak);
+}
+
 void print_phase(const Config& config, const ModelConfig& model, std::size_t number, const Plans& plans,
-                 double peak) {
+                 Device device, int ranks, double peak) {
   const PhaseConfig& phase = config.phases[number];
   ParameterTable parameters(model);
   parameters.select(phase.train);
@@ -87,12 +103,12 @@ void print_phase(const Config& config, const ModelConfig& model, std::size_t num
   print_memory(plans, config.batch.recompute, number);
   const std::int64_t tokens = phase.steps * config.batch.sequences * config.data.sequence_length;
   const double flops = step_flops(model, parameters, config.batch.sequences, config.data.sequence_length);
-  const double seconds = flops * static_cast<double>(phase.steps) / (assumed_share_of_peak * peak);
   fmt::print(
       "  {} tokens, {:.3g} model FLOPs a step, about {:.0f} s at {:.0f} % of the {:.0f} GFLOP/s that "
       "products "
-      "reach here\n",
-      tokens, flops, seconds, 100 * assumed_share_of_peak, peak / 1e9);
+      "reach {}\n",
+      tokens, flops, seconds_of(config, model, parameters, phase.steps, ranks, peak),
+      100 * assumed_share_of_peak, peak / 1e9, reached_where(device, ranks));
 }
 
 void run(const Options& options) {
@@ -112,7 +128,7 @@ void run(const Options& options) {
     const DType compute = compute_type(config.phases[i].precision);
     const std::int64_t side = on_gpu ? 4096 : 512;
     const double peak = measure_gemm_peak(*ops, compute, {{side, side, side}}, 0.1);
-    print_phase(config, model, i, plans, peak);
+    print_phase(config, model, i, plans, ops->device(), options.ranks, peak);
     largest = std::max(largest, plans.at(config.batch.recompute)[i].memory.bytes());
   }
   fmt::print("\n{}memory taken before step 0, per rank: {}\n", on_gpu ? "GPU " : "", format_bytes(largest));
@@ -126,7 +142,9 @@ void add_plan(CLI::App& program) {
       program.add_subcommand("plan", "Parameters, memory, tokens and time of a run, without running it");
   command->add_option("CONFIG", options->config, "YAML file")->required();
   command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. batch.micro=2");
-  command->add_option("--ranks", options->ranks, "of how many ranks: the memory of the one with the most")
+  command
+      ->add_option("--ranks", options->ranks,
+                   "of how many ranks: the memory of the one with the most, the time of them all")
       ->check(CLI::PositiveNumber);
   options->device.add_to(*command);
   command->callback([options] { run(*options); });
