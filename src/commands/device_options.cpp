@@ -1,5 +1,7 @@
 #include "src/commands/device_options.h"
 
+#include <vector>
+
 #include "src/core/error.h"
 #include "src/core/log.h"
 #ifdef FLASHEVA_HAS_CUDA
@@ -10,18 +12,23 @@ namespace flasheva {
 
 namespace {
 
-int number_of_gpus() {
+std::vector<int> usable_gpus() {
 #ifdef FLASHEVA_HAS_CUDA
-  return count_cuda_devices();
+  return usable_cuda_devices();
 #else
-  return 0;
+  return {};
 #endif
+}
+
+[[maybe_unused]] int gpu_of_rank(const std::vector<int>& usable, int local_rank) {
+  return usable[static_cast<std::size_t>(local_rank) % usable.size()];
 }
 
 std::unique_ptr<Ops> make_gpu_ops([[maybe_unused]] int local_rank) {
 #ifdef FLASHEVA_HAS_CUDA
-  if (const int gpus = number_of_gpus(); gpus > 0) return make_cuda_ops(local_rank % gpus);
-  fail(ExitCode::usage, "device cuda: {}; use --device cpu, or a machine with a GPU and its driver",
+  if (const auto usable = usable_gpus(); !usable.empty())
+    return make_cuda_ops(gpu_of_rank(usable, local_rank));
+  fail(ExitCode::usage, "device cuda: {}; use --device cpu, or a machine with a usable GPU and its driver",
        describe_cuda_devices().front());
 #else
   fail(
@@ -40,7 +47,7 @@ void DeviceOptions::add_to(CLI::App& command) {
 std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured, int default_threads,
                                              int local_rank) const {
   const std::string& wanted = device == "auto" ? configured : device;
-  if (wanted == "cuda" || (wanted == "auto" && number_of_gpus() > 0)) return make_gpu_ops(local_rank);
+  if (wanted == "cuda" || (wanted == "auto" && !usable_gpus().empty())) return make_gpu_ops(local_rank);
   return make_cpu_ops(threads > 0 ? threads : default_threads);
 }
 
@@ -63,7 +70,7 @@ std::unique_ptr<DeviceSums> make_device_sums(Communicator& communicator, [[maybe
 #ifdef FLASHEVA_HAS_NCCL
   auto sums = make_nccl_sums(communicator, ops);
   communicator.sum_on_gpu(*sums);
-  const int gpu = communicator.local_rank() % number_of_gpus();
+  const int gpu = gpu_of_rank(usable_gpus(), communicator.local_rank());
   const std::string own = fmt::format("rank {}: GPU {}, {}", communicator.rank(), gpu,
                                       describe_cuda_devices()[static_cast<std::size_t>(gpu)]);
   for (const std::string& line : from_all_ranks(communicator, own)) log_line(line);

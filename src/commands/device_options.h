@@ -16,7 +16,8 @@ struct DeviceOptions {
   int threads = 0;
 
   void add_to(CLI::App& command);
-  // auto: the GPU where this build and machine have one. Error{usage} for a device that they do not have.
+  // auto: the GPU where this build and machine have one that it can use. Error{usage} for a device that they
+  // do not have.
   // `configured`: what run.device says; the flag, where given, comes first.
   std::unique_ptr<Ops> make_ops(const std::string& configured = "auto") const;
   // The same for one of several ranks: its share of the cores, where --threads is not given, or the GPU of

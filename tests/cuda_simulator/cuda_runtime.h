@@ -74,6 +74,7 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoDevice = 100,
   cudaErrorNotReady = 600,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901
@@ -96,6 +97,8 @@ inline const char* cudaGetErrorName(cudaError_t status) {
       return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration:
       return "cudaErrorInvalidConfiguration";
+    case cudaErrorNoDevice:
+      return "cudaErrorNoDevice";
     case cudaErrorNotReady:
       return "cudaErrorNotReady";
     case cudaErrorStreamCaptureUnsupported:
@@ -127,6 +130,20 @@ cudaError_t enqueue(cudaStream_t stream, const Work& work) {
   return cudaSuccess;
 }
 
+struct cudaDeviceProp {
+  char name[256];
+  std::size_t totalGlobalMem;
+  int major, minor;
+};
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = static_cast<int>(flasheva::simulator::gpus.size());
+  return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int gpu) {
+  const auto& chosen = flasheva::simulator::gpus.at(static_cast<std::size_t>(gpu));
+  *properties = {"simulated", std::size_t{1} << 30, chosen.major, chosen.minor};
+  return cudaSuccess;
+}
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* gpu) {
   *gpu = 0;

@@ -94,4 +94,10 @@ struct Capture {
 };
 inline Capture capture;
 
+// The GPUs that there are, each by its compute capability.
+struct Gpu {
+  int major, minor;
+};
+inline std::vector<Gpu> gpus = {{9, 0}};
+
 }  // namespace flasheva::simulator

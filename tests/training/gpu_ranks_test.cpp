@@ -155,7 +155,7 @@ int main(int argc, char** argv) {
   return run_all();
 #else
   if (SpawnedRank::here()) return run_all();
-  if (count_cuda_devices() == 0) {
+  if (usable_cuda_devices().empty()) {
     std::printf("skipped %d tests: %s\n", testing::UnitTest::GetInstance()->total_test_count(),
                 describe_cuda_devices().at(0).c_str());
     return 77;

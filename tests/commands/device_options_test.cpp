@@ -1,0 +1,39 @@
+// Which device --device and run.device give on machines with other GPUs, which the simulator stands in for.
+#include "src/commands/device_options.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/cuda_simulator/simulator.h"
+#include "tests/support/expect_error.h"
+
+namespace flasheva {
+namespace {
+
+using Gpus = std::vector<simulator::Gpu>;
+
+std::unique_ptr<Ops> ops_of(const Gpus& gpus, const std::vector<std::string>& arguments,
+                            const std::string& configured) {
+  simulator::gpus = gpus;
+  CLI::App command;
+  DeviceOptions options;
+  options.add_to(command);
+  command.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  return options.make_ops(configured);
+}
+
+TEST(DeviceOptions, AutoPassesOverGpusOlderThanTheKernels) {
+  EXPECT_EQ(ops_of({}, {}, "auto")->device(), Device::cpu);
+  EXPECT_EQ(ops_of({{7, 0}, {7, 5}}, {}, "auto")->device(), Device::cpu);
+  EXPECT_EQ(ops_of({{7, 5}, {8, 0}}, {}, "auto")->device(), Device::cuda);
+}
+
+TEST(DeviceOptions, CudaOnAnOlderGpuOrNoneSaysWhy) {
+  expect_error(ExitCode::usage,
+               "simulated, 1024 MiB, compute capability 7.5, too old: 8.0 is needed; use --device cpu", [] {
+                 ops_of({{7, 5}}, {"--device", "cuda"}, "auto");
+               });
+  expect_error(ExitCode::usage, "none: cudaErrorNoDevice; use --device cpu", [] { ops_of({}, {}, "cuda"); });
+}
+
+}  // namespace
+}  // namespace flasheva
