@@ -141,8 +141,10 @@ void add_evaluate(CLI::App& program) {
       ->check(CLI::PositiveNumber);
   command->add_option("--precision", options->precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember(names_of<Precision>()));
-  command->add_flag("--attention-error", options->attention_error,
-                    "also how far each layer's attention is from exact softmax attention");
+  command
+      ->add_flag("--attention-error", options->attention_error,
+                 "also how far each layer's attention is from exact softmax attention")
+      ->excludes(questions);
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);
   command->callback([options] { run(*options); });

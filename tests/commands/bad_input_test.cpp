@@ -70,6 +70,8 @@ TEST_F(BadInput, CommandLine) {
   expect_failure({"train", space->at("tune.yaml"), "--device", "tpu"}, usage, "--device");
   expect_failure({"train", space->at("tune.yaml"), "--device", "cuda"}, usage, "use --device cpu");
   expect_failure({"evaluate", model()}, usage, "--data or --multiple-choice is required");
+  expect_failure({"evaluate", model(), "--multiple-choice", "x", "--attention-error"}, usage,
+                 "--multiple-choice excludes --attention-error");
   expect_failure({"evaluate", model(), "--data", "x", "--sequence-length", "0"}, usage, "--sequence-length");
   expect_failure({"generate", model(), "--prompt", ""}, usage, "--prompt is empty");
   expect_failure({"generate", model(), "--prompt", "a", "--temperature", "0"}, usage, "--temperature");
