@@ -46,7 +46,7 @@ void DeviceOptions::add_to(CLI::App& command) {
 
 std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured, int default_threads,
                                              int local_rank) const {
-  const std::string& wanted = device == "auto" ? configured : device;
+  const std::string wanted = device.value_or(configured);
   if (wanted == "cuda" || (wanted == "auto" && !usable_gpus().empty())) return make_gpu_ops(local_rank);
   return make_cpu_ops(threads > 0 ? threads : default_threads);
 }

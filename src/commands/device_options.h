@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kernels/ops.h"
@@ -12,7 +13,7 @@
 namespace flasheva {
 
 struct DeviceOptions {
-  std::string device = "auto";
+  std::optional<std::string> device;  // auto, cpu or cuda; where it is not given, as configured
   int threads = 0;
 
   void add_to(CLI::App& command);

@@ -21,6 +21,15 @@ std::unique_ptr<Ops> ops_of(const Gpus& gpus, const std::vector<std::string>& ar
   return options.make_ops(configured);
 }
 
+TEST(DeviceOptions, TheFlagComesBeforeTheConfig) {
+  const Gpus one = {{9, 0}};
+  EXPECT_EQ(ops_of(one, {}, "cpu")->device(), Device::cpu);
+  EXPECT_EQ(ops_of(one, {}, "auto")->device(), Device::cuda);
+  EXPECT_EQ(ops_of(one, {"--device", "auto"}, "cpu")->device(), Device::cuda);
+  EXPECT_EQ(ops_of(one, {"--device", "cuda"}, "cpu")->device(), Device::cuda);
+  EXPECT_EQ(ops_of(one, {"--device", "cpu"}, "cuda")->device(), Device::cpu);
+}
+
 TEST(DeviceOptions, AutoPassesOverGpusOlderThanTheKernels) {
   EXPECT_EQ(ops_of({}, {}, "auto")->device(), Device::cpu);
   EXPECT_EQ(ops_of({{7, 0}, {7, 5}}, {}, "auto")->device(), Device::cpu);
