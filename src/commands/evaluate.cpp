@@ -88,7 +88,8 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
                      rest = available % length;
 
   const std::int64_t per_batch = std::min(whole, std::max<std::int64_t>(1, rows_per_batch / length));
-  InferenceModel model(options.model, ops, *parse_name<Precision>(options.precision), {per_batch, length});
+  InferenceModel model(options.model, ops, *parse_name<Precision>(options.precision), {per_batch, length},
+                       "lower --sequence-length or use --precision bf16");
   const auto tokenizer = tokenizer_of_folder(options.model);
   const auto start = std::chrono::steady_clock::now();
   Totals totals;

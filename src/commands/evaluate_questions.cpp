@@ -86,7 +86,8 @@ void evaluate_questions(const QuestionOptions& options, Ops& ops) {
       read_questions(options.questions, encoding_for(config, tokenizer.get(), max_tokens));
 
   const ScoringPlan plan = plan_scoring(questions, config, max_tokens);
-  InferenceModel model(options.model, ops, *parse_name<Precision>(options.precision), plan.largest);
+  InferenceModel model(options.model, ops, *parse_name<Precision>(options.precision), plan.largest,
+                       "lower --sequence-length or use --precision bf16");
   const Scores scores = score(model, questions, plan);
 
   ordered_json figures = accuracy_of(questions, scores);

@@ -41,7 +41,8 @@ void run(const Options& options) {
   std::vector<std::int32_t> tokens = read_token_matrix(options, stored_tokens, V);
   const std::int64_t B = stored_tokens.shape[0], T = stored_tokens.shape[1];
 
-  InferenceModel model(options.model, *ops, *parse_name<Precision>(options.precision), {1, T});
+  InferenceModel model(options.model, *ops, *parse_name<Precision>(options.precision), {1, T},
+                       "give it shorter sequences or use --precision bf16");
   std::vector<float> logits(static_cast<std::size_t>(B * T * V));
   std::vector<std::byte> computed(static_cast<std::size_t>(T * V) * size_in_bytes(model.compute_type()));
   for (std::int64_t b = 0; b < B; ++b) {

@@ -68,7 +68,8 @@ class Exchange {
 
 // Writes random tokens and the logits that we give them.
 void write_ours(const fs::path& path, const fs::path& folder, std::int64_t T, Ops& ops) {
-  InferenceModel model(folder, ops, Precision::fp32, {1, T});
+  InferenceModel model(folder, ops, Precision::fp32, {1, T},
+                       "the folder is kept; for --verify use --device cpu or a machine with more memory");
   const std::int64_t V = model.config().vocab_size;
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(sequences * T));
   for (std::size_t i = 0; i < tokens.size(); ++i)

@@ -59,13 +59,12 @@ std::size_t LoadedModel::weight_bytes() const {
 }
 
 InferenceModel::InferenceModel(const std::filesystem::path& folder, Ops& ops, Precision precision,
-                               Extent largest)
+                               Extent largest, const std::string& advice)
     : LoadedModel(folder, ops, precision) {
   MemoryPlan plan;
   network_.plan(plan, largest, compute_, false);
   tokens_.plan(plan, ops.device(), largest.rows());
-  memory_ = std::make_unique<Buffer>(
-      memory_for(plan, plan.bytes(), ops, "lower --sequence-length or use --precision bf16"));
+  memory_ = std::make_unique<Buffer>(memory_for(plan, plan.bytes(), ops, advice));
   memory_->bind(plan);
   network_.prepare(ops_);
 }

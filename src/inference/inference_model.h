@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -51,8 +52,9 @@ class LoadedModel {
 // Logits and losses of whole sequences. Tokens, targets, masks and logits are in host memory.
 class InferenceModel : public LoadedModel {
  public:
-  // `largest`: the largest batch it will see.
-  InferenceModel(const std::filesystem::path& folder, Ops& ops, Precision precision, Extent largest);
+  // `largest`: the largest batch it will see. `advice`: what the error says where there is no memory for it.
+  InferenceModel(const std::filesystem::path& folder, Ops& ops, Precision precision, Extent largest,
+                 const std::string& advice = "a smaller batch takes less");
 
   // out (rows, V), of the compute type, = logits of the last `rows` tokens of the batch; tokens (N) int32.
   void logits(Tensor out, Tensor tokens, Extent extent);

@@ -79,6 +79,28 @@ TEST(LoadedModel, NeedsLittleMoreMemoryThanItsWeights) {
   }
 }
 
+// Memory for the weights, and none for the rest.
+class FullAfterWeights final : public TimedOps {
+ public:
+  using TimedOps::TimedOps;
+  DeviceMemory allocate(std::size_t bytes) override {
+    if (taken_) throw OutOfMemory("a plan asked for too much");
+    taken_ = true;
+    return TimedOps::allocate(bytes);
+  }
+
+ private:
+  bool taken_ = false;
+};
+
+TEST(InferenceModel, GivesTheAdviceOfItsCaller) {
+  const auto ops = make_device_ops();
+  FullAfterWeights full(*ops);
+  expect_error(ExitCode::other, "; write shorter sentences", [&] {
+    InferenceModel(fixture("models/eva-block"), full, Precision::fp32, {1, 8}, "write shorter sentences");
+  });
+}
+
 TEST(InferenceModel, NamesAMissingFolder) {
   const auto ops = make_device_ops();
   expect_error(ExitCode::data, "no-such-model/config.json: cannot read", [&] {
