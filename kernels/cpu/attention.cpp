@@ -29,7 +29,7 @@ namespace flasheva {
 
 namespace {
 
-using namespace attention;
+using namespace cpu_attention;
 
 constexpr std::int64_t worth_sharing = 16384;  // elements of q from which other threads are woken
 

@@ -8,7 +8,7 @@
 #include "kernels/cpu/loops.h"
 #include "kernels/ops.h"
 
-namespace flasheva::attention {
+namespace flasheva::cpu_attention {
 
 template <class R>
 inline constexpr R log2_e = std::numbers::log2e_v<R>;
@@ -27,4 +27,4 @@ inline R chunk_bias_of(std::int64_t h, Tensor chunk_bias, const AttentionConfig&
   return 0;
 }
 
-}  // namespace flasheva::attention
+}  // namespace flasheva::cpu_attention

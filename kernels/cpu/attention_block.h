@@ -16,7 +16,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/ops.h"
 
-namespace flasheva::attention {
+namespace flasheva::cpu_attention {
 
 using namespace padded;
 
@@ -121,4 +121,4 @@ void mask(R* s, std::int64_t s_row, const Seen<R>& seen, std::int64_t p, KeyRang
   mask_keys(common_end, keys.end);
 }
 
-}  // namespace flasheva::attention
+}  // namespace flasheva::cpu_attention

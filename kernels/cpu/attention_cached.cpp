@@ -45,7 +45,7 @@ struct OneQuery {
 template <class T, class R>
 void logits_of(const OneQuery<R>& one, const T* keys, std::int64_t count, R bias, std::int64_t d) {
   constexpr int lanes = simd::lanes<R>;
-  const std::int64_t whole = attention::round_up(count, lanes);
+  const std::int64_t whole = cpu_attention::round_up(count, lanes);
   std::fill(one.logits + count, one.logits + whole, -std::numeric_limits<R>::infinity());
   constexpr std::int64_t rows = 4;  // products that run side by side
   std::int64_t j = 0;
@@ -128,7 +128,7 @@ void attend_cache(T* out, const T* q, const LayerCache& cache, std::int64_t head
                   const Visibility& visibility) {
   const std::int64_t rows = cache.keys.dim(2), d = cache.keys.dim(3);
   auto one = carve_thread_memory<OneQuery<R>>(d);
-  widen_rows(one.query, q, d, 1, d, attention::log2_e<R> / std::sqrt(static_cast<R>(d)));
+  widen_rows(one.query, q, d, 1, d, cpu_attention::log2_e<R> / std::sqrt(static_cast<R>(d)));
   std::fill(one.out, one.out + padded_width<R>(d), R(0));
 
   const T *keys = cache.keys.as<T>() + head * rows * d, *values = cache.values.as<T>() + head * rows * d;
@@ -171,7 +171,7 @@ void CpuOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Ten
     for (std::int64_t i = 0; i < N * H; ++i) {
       const std::int64_t token = i / H, h = i % H;
       attend_cache<T>(out.as<T>() + i * d, q.as<T>() + i * d, cache, sequences[token] * H + h,
-                      positions[token], attention::chunk_bias_of<T>(h, chunk_bias, config), visibility);
+                      positions[token], cpu_attention::chunk_bias_of<T>(h, chunk_bias, config), visibility);
     }
   });
 }

@@ -16,7 +16,7 @@
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/padded_rows.h"
 
-namespace flasheva::attention {
+namespace flasheva::cpu_attention {
 
 template <class E>
 inline constexpr bool in_pairs = steps<E> == 2;
@@ -166,4 +166,4 @@ void pack_along(E* out, std::int64_t out_row, const float* values, std::int64_t 
       simd::store(reinterpret_cast<bf16*>(out + j * out_row + v / 2), simd::load(values + j * in_row + v));
 }
 
-}  // namespace flasheva::attention
+}  // namespace flasheva::cpu_attention

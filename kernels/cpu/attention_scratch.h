@@ -7,7 +7,7 @@
 #include "kernels/cpu/attention_operands.h"
 #include "kernels/cpu/carver.h"
 
-namespace flasheva::attention {
+namespace flasheva::cpu_attention {
 
 // --- forward --------------------------------------------------------------------------------------------
 
@@ -101,4 +101,4 @@ struct PanelWeights {
   }
 };
 
-}  // namespace flasheva::attention
+}  // namespace flasheva::cpu_attention

@@ -9,7 +9,7 @@
 #include "kernels/cpu/attention_block.h"
 #include "kernels/cpu/simd.h"
 
-namespace flasheva::attention {
+namespace flasheva::cpu_attention {
 
 // One online-softmax step of a panel of queries: s (keys, panel) becomes exp2(scale s + bias - max) with the
 // maximum so far; out (panel, d) and sum, gathered under the maximum before, are brought to the new one.
@@ -66,4 +66,4 @@ R weights_and_dlogits(R* s, R* dp, std::int64_t row, std::int64_t keys, R scale,
   return simd::sum(sum);
 }
 
-}  // namespace flasheva::attention
+}  // namespace flasheva::cpu_attention

@@ -12,7 +12,7 @@
 #include "kernels/cpu/bf16_pairs.h"
 #include "kernels/cpu/simd.h"
 
-namespace flasheva::attention {
+namespace flasheva::cpu_attention {
 
 using simd::SumOf;
 
@@ -93,4 +93,4 @@ void multiply(Store how, R* c, std::int64_t c_row, Strided<E> a, const E* b, std
   }
 }
 
-}  // namespace flasheva::attention
+}  // namespace flasheva::cpu_attention

@@ -59,7 +59,7 @@ void normalize_rows(R* normalized, R* rstd, std::int64_t rows, std::int64_t d) {
 template <class R>
 void adapter_forward(const AdapterBlock<R>& block, const AdapterArrays<R>& parameters, const R* weight_t,
                      bool layernorm, std::int64_t rows, std::int64_t d) {
-  using namespace attention;
+  using namespace cpu_attention;
   using namespace padded;
   const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
   R* z = layernorm ? block.normalized : block.out;
@@ -100,7 +100,7 @@ void normalize_rows_backward(R* dout, const AdapterArrays<R>& gradients, const A
 template <class R>
 void adapter_backward(R* din, R* dout, const AdapterArrays<R>& gradients, const AdapterBlock<R>& block,
                       const AdapterArrays<R>& parameters, bool layernorm, std::int64_t rows, std::int64_t d) {
-  using namespace attention;
+  using namespace cpu_attention;
   using namespace padded;
   const std::int64_t row = row_stride<R>(d), width = padded_width<R>(d);
   if (layernorm) normalize_rows_backward(dout, gradients, block, parameters, rows, d);

@@ -22,7 +22,7 @@ template <class R>
 void softmax(R* x, std::int64_t count) {
   constexpr int lanes = simd::lanes<R>;
   const R largest = *std::max_element(x, x + count);
-  std::fill(x + count, x + attention::round_up(count, lanes), -std::numeric_limits<R>::infinity());
+  std::fill(x + count, x + cpu_attention::round_up(count, lanes), -std::numeric_limits<R>::infinity());
   simd::Vector<R> sums{};
   for (std::int64_t m = 0; m < count; m += lanes) {
     const auto e = simd::exp(simd::load(x + m) - largest);
@@ -64,7 +64,7 @@ struct SummaryScratch {
     const std::int64_t row = row_stride<R>(problem.d);
     omega = carver.take<R>(chunk_block * row);
     beta = carver.take<R>(row);
-    for (R** p : {&pool, &weights}) *p = carver.take<R>(attention::round_up(problem.P, simd::lanes<R>));
+    for (R** p : {&pool, &weights}) *p = carver.take<R>(cpu_attention::round_up(problem.P, simd::lanes<R>));
   }
 };
 

@@ -15,8 +15,8 @@ namespace flasheva {
 namespace {
 
 constexpr int lanes = simd::lanes<float>;
-constexpr int tile_outputs = attention::tile_rows;  // outputs that are summed side by side
-constexpr std::int64_t depth_block = 1024;          // a tile's weights stay in the cache
+constexpr int tile_outputs = cpu_attention::tile_rows;  // outputs that are summed side by side
+constexpr std::int64_t depth_block = 1024;              // a tile's weights stay in the cache
 
 // Rows of x side by side: element k of all of them, then element k + 1. For few rows the vectors are narrower
 // than the machine's, so that a panel's rows that are only padding take no bytes from the cache.

@@ -12,7 +12,7 @@ namespace flasheva::padded {
 
 template <class R>
 std::int64_t padded_width(std::int64_t d) {
-  return attention::round_up(d, attention::panel<R>);
+  return cpu_attention::round_up(d, cpu_attention::panel<R>);
 }
 
 // Elements from one row to the next. Not a multiple of 512 bytes: rows that far apart share few cache sets.
@@ -62,7 +62,7 @@ inline void for_vectors(std::int64_t d, const F& f) {
 template <class R, class T>
 void widen_rows(R* out, const T* in, std::int64_t in_row, std::int64_t rows, std::int64_t d, R scale = 1) {
   const std::int64_t out_row = row_stride<R>(d), width = padded_width<R>(d);
-  const std::int64_t written = attention::round_up(d, simd::lanes<R>);
+  const std::int64_t written = cpu_attention::round_up(d, simd::lanes<R>);
   for (std::int64_t m = 0; m < rows; ++m) {
     R* o = out + m * out_row;
     for_vectors<R>(

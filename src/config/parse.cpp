@@ -135,7 +135,7 @@ void check_warmup(const PhaseConfig& phase, const YamlNode& schedule, const Plac
 
 // The bits of a float32 number times a power of two are its own.
 void read_power_of_two(const Section& section, const std::string& key, double& out) {
-  constexpr Range range = {.low = 1, .high = LossScaleConfig::largest, .text = "from 1 to 16777216"};
+  constexpr NumberRange range = {.low = 1, .high = LossScaleConfig::largest, .text = "from 1 to 16777216"};
   section.read(key, out, range);
   int exponent = 0;
   if (std::frexp(out, &exponent) != 0.5)

@@ -45,7 +45,7 @@ std::string hint(const std::string& name, const std::vector<std::string>& names)
 
 }  // namespace
 
-bool Range::contains(double value) const {
+bool NumberRange::contains(double value) const {
   return (without_low ? value > low : value >= low) && (without_high ? value < high : value <= high);
 }
 
@@ -78,7 +78,7 @@ std::int64_t read_integer(const YamlNode& node, const std::string& path, std::in
   return *value;
 }
 
-double read_number(const YamlNode& node, const std::string& path, const Range& range) {
+double read_number(const YamlNode& node, const std::string& path, const NumberRange& range) {
   const std::optional<double> value =
       node.kind == Kind::scalar && !node.quoted ? number_from<double>(node.scalar) : std::nullopt;
   // Most of these numbers are used in float32: what becomes infinite, 0 or 1 there is impossible as well.
@@ -165,7 +165,7 @@ void Section::read(const std::string& key, std::uint64_t& out) const {
   out = *value;
 }
 
-void Section::read(const std::string& key, double& out, const Range& range) const {
+void Section::read(const std::string& key, double& out, const NumberRange& range) const {
   if (const YamlNode* node = find(key)) out = read_number(*node, path(key), range);
 }
 

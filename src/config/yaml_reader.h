@@ -20,19 +20,19 @@
 namespace flasheva {
 
 // Real numbers from low to high, the ends included unless said.
-struct Range {
+struct NumberRange {
   double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
   bool without_low = false, without_high = false;
   const char* text = "a number";  // what messages say the value must be
 
   bool contains(double value) const;
 };
-constexpr Range above_zero = {.low = 0, .without_low = true, .text = "above 0"};
-constexpr Range at_least_zero = {.low = 0, .text = "at least 0"};
-constexpr Range from_zero_to_one = {.low = 0, .high = 1, .text = "from 0 to 1"};
-constexpr Range from_zero_below_one = {
+constexpr NumberRange above_zero = {.low = 0, .without_low = true, .text = "above 0"};
+constexpr NumberRange at_least_zero = {.low = 0, .text = "at least 0"};
+constexpr NumberRange from_zero_to_one = {.low = 0, .high = 1, .text = "from 0 to 1"};
+constexpr NumberRange from_zero_below_one = {
     .low = 0, .high = 1, .without_high = true, .text = "at least 0 and below 1"};
-constexpr Range above_zero_to_one = {
+constexpr NumberRange above_zero_to_one = {
     .low = 0, .high = 1, .without_low = true, .text = "above 0 and at most 1"};
 
 // Steps, tokens and sequences are counted in 32 bits here and there.
@@ -45,7 +45,7 @@ std::string describe(const YamlNode& node);
 
 // One value; `path` is its dotted name.
 std::int64_t read_integer(const YamlNode& node, const std::string& path, std::int64_t low, std::int64_t high);
-double read_number(const YamlNode& node, const std::string& path, const Range& range);
+double read_number(const YamlNode& node, const std::string& path, const NumberRange& range);
 std::string read_text(const YamlNode& node, const std::string& path);
 
 // The index of the node's text among `names`.
@@ -83,7 +83,7 @@ class Section {
   void read(const std::string& key, std::optional<std::int64_t>& out, std::int64_t low,
             std::int64_t high) const;  // null: none
   void read(const std::string& key, std::uint64_t& out) const;
-  void read(const std::string& key, double& out, const Range& range) const;
+  void read(const std::string& key, double& out, const NumberRange& range) const;
   void read(const std::string& key, bool& out) const;
   void read(const std::string& key, std::string& out) const;
   void read(const std::string& key, std::filesystem::path& out) const;

@@ -65,7 +65,7 @@ const AddedToken* AddedTokens::longest_at(std::string_view text, std::size_t at)
 }
 
 // A token found where rstrip has gone already still counts, as in `tokenizers`; so `done` may go back.
-void AddedTokens::divide(std::string_view text, std::vector<Section>& sections) const {
+void AddedTokens::divide(std::string_view text, std::vector<TextSection>& sections) const {
   sections.clear();
   std::size_t done = 0;
   for (std::size_t at = 0; at < text.size();) {
@@ -79,11 +79,11 @@ void AddedTokens::divide(std::string_view text, std::vector<Section>& sections) 
     if (token->single_word && !stands_alone(text, begin, end)) continue;
     if (token->lstrip) begin = std::max(skip_white_space_back(text, begin), done);
     if (token->rstrip) end = skip_white_space(text, end);
-    if (done < begin) sections.push_back({done, begin, Section::no_token});
+    if (done < begin) sections.push_back({done, begin, TextSection::no_token});
     if (begin < end) sections.push_back({begin, end, token->id});
     done = end;
   }
-  if (done != text.size()) sections.push_back({done, text.size(), Section::no_token});
+  if (done != text.size()) sections.push_back({done, text.size(), TextSection::no_token});
 }
 
 }  // namespace flasheva

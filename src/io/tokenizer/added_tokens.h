@@ -20,7 +20,7 @@ struct AddedToken {
 };
 
 // A part of a text: a token, or text between tokens.
-struct Section {
+struct TextSection {
   static constexpr std::int32_t no_token = -1;
   std::size_t begin, end;
   std::int32_t token;
@@ -32,7 +32,7 @@ class AddedTokens {
   explicit AddedTokens(std::vector<AddedToken> tokens);  // of different contents, none empty
 
   // Divides `text`, well-formed UTF-8, into `sections` (=), none of them empty.
-  void divide(std::string_view text, std::vector<Section>& sections) const;
+  void divide(std::string_view text, std::vector<TextSection>& sections) const;
   const std::vector<AddedToken>& tokens() const { return tokens_; }
 
  private:

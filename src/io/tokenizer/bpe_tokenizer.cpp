@@ -128,8 +128,8 @@ std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text) const {
   text = well_formed(text, (*workspace).well_formed);
   auto& sections = (*workspace).raw_sections;
   raw_added_.divide(text, sections);
-  for (const Section& section : sections) {
-    if (section.token != Section::no_token)
+  for (const TextSection& section : sections) {
+    if (section.token != TextSection::no_token)
       tokens.push_back(section.token);
     else
       encode_raw(text.substr(section.begin, section.end - section.begin), tokens, *workspace);
@@ -142,8 +142,8 @@ void BpeTokenizer::encode_raw(std::string_view text, std::vector<std::int32_t>& 
                               Workspace& workspace) const {
   if (normalize_) text = nfc(text, workspace.normalized);
   normalized_added_.divide(text, workspace.sections);
-  for (const Section& section : workspace.sections) {
-    if (section.token != Section::no_token)
+  for (const TextSection& section : workspace.sections) {
+    if (section.token != TextSection::no_token)
       tokens.push_back(section.token);
     else
       encode_words(text.substr(section.begin, section.end - section.begin), tokens, workspace);

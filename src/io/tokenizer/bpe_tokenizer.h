@@ -50,7 +50,7 @@ class BpeTokenizer : public Tokenizer {
     WordFinder words;
     Bpe::Workspace bpe;
     std::string well_formed, normalized, prefixed;
-    std::vector<Section> raw_sections, sections;
+    std::vector<TextSection> raw_sections, sections;
   };
   class Lease;  // of a workspace
 
