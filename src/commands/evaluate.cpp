@@ -41,14 +41,6 @@ struct Totals {
 
 constexpr std::int64_t rows_per_batch = 4096;
 
-std::int64_t bytes_of_targets(const TokenBatch& batch, const Tokenizer& tokenizer) {
-  std::int64_t bytes = 0;
-  for (std::int64_t i = 0; i < batch.extent.rows(); ++i)
-    if (batch.mask.as<std::uint8_t>()[i] != 0)
-      bytes += tokenizer.bytes_of(batch.targets.as<std::int32_t>()[i]);
-  return bytes;
-}
-
 // Adds up sequences of one length, `first_token` on.
 void evaluate_range(InferenceModel& model, TokenFile& file, const Tokenizer* tokenizer,
                     std::int64_t first_token, std::int64_t sequences, std::int64_t length, Totals& totals,
@@ -70,7 +62,7 @@ void evaluate_range(InferenceModel& model, TokenFile& file, const Tokenizer* tok
     totals.correct += sums.correct;
     totals.targets += counted_targets(host, count, length);
     totals.tokens += rows;
-    if (tokenizer != nullptr) totals.bytes += bytes_of_targets(batch, *tokenizer);
+    if (tokenizer != nullptr) totals.bytes += bytes_of_targets(host, count, length, *tokenizer);
   }
 }
 

@@ -83,9 +83,7 @@ bool Generator::take(std::int32_t token, Sequence& sequence, const Added& added)
     if (options_.sampling.repetition_penalty != 1) sequence.remember(token);
     sequence.next = token;
     ++sequence.length;
-    // The model may have room for more ids than the tokenizer has tokens.
-    const bool known = tokenizer_ != nullptr && token < tokenizer_->vocab_size();
-    if (known && sequence.text.append(tokenizer_->decode({token}))) {
+    if (tokenizer_ != nullptr && sequence.text.append(tokenizer_->decode({token}))) {
       generation.finish = Finish::stop;
       ended = true;
     } else if (static_cast<std::int64_t>(generation.new_tokens.size()) == options_.max_new_tokens ||

@@ -17,6 +17,15 @@ std::int64_t counted_targets(const HostBatch& batch, std::int64_t sequences,
   return count;
 }
 
+std::int64_t bytes_of_targets(const HostBatch& batch, std::int64_t sequences,
+                              std::int64_t tokens_per_sequence, const Tokenizer& tokenizer) {
+  std::int64_t bytes = 0;
+  for (std::int64_t i = 0; i < sequences * tokens_per_sequence; ++i)
+    if (batch.mask.as<std::uint8_t>()[i] != 0)
+      bytes += tokenizer.bytes_of(batch.targets.as<std::int32_t>()[i]);
+  return bytes;
+}
+
 void read_tokens(TokenFile& file, std::int64_t first_token, HostBatch& batch, std::int64_t place,
                  std::int64_t tokens_per_sequence) {
   const auto length = static_cast<std::size_t>(tokens_per_sequence);
@@ -35,11 +44,7 @@ std::int64_t bytes_of_targets(TokenFile& file, std::int64_t sequences, std::int6
   std::int64_t bytes = 0;
   for (std::int64_t sequence = 0; sequence < sequences; ++sequence) {
     read_sequence(file, sequence, batch, 0, tokens_per_sequence);
-    for (std::int64_t i = 0; i < tokens_per_sequence; ++i) {
-      const std::int32_t target = batch.targets.as<std::int32_t>()[i];
-      if (batch.mask.as<std::uint8_t>()[i] != 0 && target < tokenizer.vocab_size())
-        bytes += tokenizer.bytes_of(target);
-    }
+    bytes += bytes_of_targets(batch, 1, tokens_per_sequence, tokenizer);
   }
   return bytes;
 }

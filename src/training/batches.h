@@ -2,11 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <vector>
 
 #include "kernels/buffer.h"
-#include "src/io/sequence_order.h"
 #include "src/io/token_file.h"
 #include "src/io/tokenizer.h"
 
@@ -23,6 +20,10 @@ struct HostBatch {
 // Targets of the first `sequences` sequences that count.
 std::int64_t counted_targets(const HostBatch& batch, std::int64_t sequences,
                              std::int64_t tokens_per_sequence);
+
+// Bytes of text that they stand for.
+std::int64_t bytes_of_targets(const HostBatch& batch, std::int64_t sequences,
+                              std::int64_t tokens_per_sequence, const Tokenizer& tokenizer);
 
 // Reads the sequence whose first token is `first_token` of the stream into place `place` of the batch.
 void read_tokens(TokenFile& file, std::int64_t first_token, HostBatch& batch, std::int64_t place,
