@@ -113,7 +113,7 @@ std::string last_line(const std::string& text) {
   if (code == 127)
     fail(ExitCode::usage, "--python {}: cannot be run; name a Python with transformers", python);
   const std::string said = printable(last_line(read_text_file(log)), 200);
-  if (said.rfind("no ", 0) == 0)
+  if (said.starts_with("no "))
     fail(ExitCode::usage, "--python {}: has {}; name a Python with torch, transformers and safetensors",
          python, said);
   fail(ExitCode::other, "{}: transformers cannot compute it: {}", folder.string(), said);

@@ -44,7 +44,7 @@ std::vector<fs::path> checkpoint_folders(const fs::path& checkpoints) {
   std::error_code missing;
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, missing)) {
     const std::string name = entry.path().filename().string();
-    const bool numbered = name.rfind("step-", 0) == 0 && name.size() > 5 && name.size() <= 23 &&
+    const bool numbered = name.starts_with("step-") && name.size() > 5 && name.size() <= 23 &&
                           name.find_first_not_of("0123456789", 5) == std::string::npos;
     if (numbered && entry.is_directory()) folders.push_back(entry.path());
   }
@@ -77,8 +77,7 @@ bool is_interim(const fs::path& folder) {
 void prune(const fs::path& checkpoints, const fs::path& newest, std::int64_t keep) {
   std::error_code ignored;  // a folder that stays does no harm
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, ignored))
-    if (entry.path().filename().string().rfind(temporary_prefix, 0) == 0)
-      fs::remove_all(entry.path(), ignored);
+    if (entry.path().filename().string().starts_with(temporary_prefix)) fs::remove_all(entry.path(), ignored);
   const std::vector<fs::path> folders = checkpoint_folders(checkpoints);
   const auto own = std::find(folders.begin(), folders.end(), newest) - folders.begin();
   std::int64_t kept = 0;
@@ -203,7 +202,7 @@ std::string name_of_part(const std::string& tensor, std::int64_t first, bool who
 StoredMoments::StoredMoments(const fs::path& folder) : folder_(folder) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string file = entry.path().filename().string();
-    if (file.rfind("optimizer", 0) != 0 || entry.path().extension() != ".safetensors") continue;
+    if (!file.starts_with("optimizer") || entry.path().extension() != ".safetensors") continue;
     files_.push_back(std::make_unique<SafetensorsReader>(entry.path()));
     for (const auto& [name, elements] : files_.back()->tensors()) {
       const std::size_t mark = name.find('#');

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <string_view>
+#include <optional>
 
 #include "kernels/host_staging.h"
 #include "src/core/error.h"
@@ -14,10 +14,6 @@
 namespace flasheva {
 
 namespace {
-
-bool ends_with(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
 
 void set(const Tensor& tensor, std::int64_t i, double value) {
   if (tensor.dtype == DType::f64)
@@ -30,10 +26,8 @@ void fill(const Tensor& tensor, double value) {
   for (std::int64_t i = 0; i < tensor.size(); ++i) set(tensor, i, value);
 }
 
-// The number N of `gpt_neox.layers.N.`, or -1.
-std::int64_t layer_of(const std::string& name) {
-  constexpr std::string_view prefix = "gpt_neox.layers.";
-  return name.rfind(prefix, 0) == 0 ? std::stoll(name.substr(prefix.size())) : -1;
+const LayerAttention& attention_of(const ModelConfig& config, int layer) {
+  return config.attention[static_cast<std::size_t>(layer)];
 }
 
 bool is_eva_tensor(const std::string& name) { return name.find(".attention.eva.") != std::string::npos; }
@@ -42,12 +36,11 @@ bool is_eva_tensor(const std::string& name) { return name.find(".attention.eva."
 // of `parameter`, in host memory.
 void initialize_eva(const Tensor& master, const Parameter& parameter, const ModelConfig& config) {
   fill(master, 0);
-  if (ends_with(parameter.name, "_proj.weight"))
+  if (parameter.name.ends_with("_proj.weight"))
     for (std::int64_t i = 0; i < master.dim(0); ++i) set(master, i * master.dim(1) + i, 1);
-  if (ends_with(parameter.name, "_norm.weight")) fill(master, 1);
-  if (ends_with(parameter.name, ".chunk_bias"))
-    fill(master, std::log(static_cast<double>(
-                     config.attention[static_cast<std::size_t>(layer_of(parameter.name))].chunk)));
+  if (parameter.name.ends_with("_norm.weight")) fill(master, 1);
+  if (parameter.name.ends_with(".chunk_bias"))
+    fill(master, std::log(static_cast<double>(attention_of(config, layer_of(parameter.name).value()).chunk)));
 }
 
 }  // namespace
@@ -64,7 +57,7 @@ void initialize_from_scratch(ParameterTable& parameters, const ModelConfig& conf
       ops.fill_normal(parameter.master, config.initializer_range, seed, own_stream);
     else
       staging.write(ops, parameter.master,
-                    [&](Tensor host) { fill(host, ends_with(parameter.name, "norm.weight") ? 1 : 0); });
+                    [&](Tensor host) { fill(host, parameter.name.ends_with("norm.weight") ? 1 : 0); });
     filled(parameter, /*anew=*/true);
   }
 }
@@ -75,9 +68,8 @@ SwapReport load_parameters(ParameterTable& parameters, const ModelConfig& config
   HostStaging staging;
   SwapReport report;
   for (Parameter& parameter : parameters.all()) {
-    const std::int64_t layer = layer_of(parameter.name);
-    const bool was_eva =
-        layer >= 0 && before.attention[static_cast<std::size_t>(layer)].kind == AttentionKind::eva;
+    const std::optional<int> layer = layer_of(parameter.name);
+    const bool was_eva = layer && attention_of(before, *layer).kind == AttentionKind::eva;
     const bool anew = is_eva_tensor(parameter.name) && !was_eva;
     if (anew) report.started.push_back(parameter.name);
     staging.write(ops, parameter.master, [&](Tensor host) {

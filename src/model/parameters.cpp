@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string_view>
 
 #include "kernels/check.h"
 #include "src/io/model_folder.h"
@@ -25,14 +26,19 @@ Shape shape_of(const TensorSpec& spec) {
   return spec.shape.size() == 1 ? Shape{spec.shape[0]} : Shape{spec.shape[0], spec.shape[1]};
 }
 
-// gpt_neox.layers.3.attention.dense.weight -> 3; the embedding comes before, final norm and head behind.
-int layer_of(const std::string& name) {
-  static const std::string before = "gpt_neox.layers.";
-  if (name.rfind("gpt_neox.embed_in.", 0) == 0) return -1;
-  return name.rfind(before, 0) == 0 ? std::stoi(name.substr(before.size())) : behind_all_layers - 1;
+// Its layer; the embedding comes before, final norm and head behind.
+int place_of(const std::string& name) {
+  if (name.starts_with("gpt_neox.embed_in.")) return -1;
+  return layer_of(name).value_or(behind_all_layers - 1);
 }
 
 }  // namespace
+
+std::optional<int> layer_of(const std::string& tensor_name) {
+  constexpr std::string_view before = "gpt_neox.layers.";
+  if (!tensor_name.starts_with(before)) return std::nullopt;
+  return std::stoi(tensor_name.substr(before.size()));
+}
 
 ParameterTable::ParameterTable(const ModelConfig& config) {
   for (const TensorSpec& spec : tensor_specs(config)) {
@@ -128,7 +134,7 @@ std::int64_t ParameterTable::gradient_elements() const { return gradient_element
 std::int64_t ParameterTable::gradient_elements_before(int layer) const {
   std::int64_t sum = 0;
   for (const Parameter& parameter : parameters_)
-    if (parameter.trained && layer_of(parameter.name) < layer) sum += gradient_elements_of(parameter);
+    if (parameter.trained && place_of(parameter.name) < layer) sum += gradient_elements_of(parameter);
   return sum;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,9 @@ namespace flasheva {
 
 // True if the selector (`attention`, `all`, or a glob with * and ? over tensor names) names this tensor.
 bool selects(const std::string& selector, const std::string& tensor_name);
+
+// gpt_neox.layers.3.attention.dense.weight -> 3; nothing for embedding, final norm and head.
+std::optional<int> layer_of(const std::string& tensor_name);
 
 class ParameterTable : public ParameterSource {
  public:

@@ -1,5 +1,6 @@
 #include "src/training/flops.h"
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
@@ -11,10 +12,7 @@ bool is_matrix(const std::string& name) {
   constexpr std::array<std::string_view, 5> ends = {"attention.query_key_value.weight",
                                                     "attention.dense.weight", "mlp.dense_h_to_4h.weight",
                                                     "mlp.dense_4h_to_h.weight", "embed_out.weight"};
-  for (const std::string_view end : ends)
-    if (name.size() >= end.size() && std::string_view(name).substr(name.size() - end.size()) == end)
-      return true;
-  return false;
+  return std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return name.ends_with(end); });
 }
 
 }  // namespace

@@ -9,8 +9,8 @@ namespace {
 
 // gpt_neox.layers.3.attention.dense.weight -> layers.3; gpt_neox.embed_in.weight -> embed_in.
 std::string part_of(const std::string& name) {
-  std::string rest = name.rfind("gpt_neox.", 0) == 0 ? name.substr(9) : name;
-  const std::size_t dots = rest.rfind("layers.", 0) == 0 ? rest.find('.', 7) : rest.find('.');
+  std::string rest = name.starts_with("gpt_neox.") ? name.substr(9) : name;
+  const std::size_t dots = rest.starts_with("layers.") ? rest.find('.', 7) : rest.find('.');
   return rest.substr(0, dots);
 }
 
