@@ -11,8 +11,7 @@ namespace {
 
 constexpr int threads = 128;
 
-// --- a new token of each sequence
-// ---------------------------------------------------------------------------
+// --- a new token of each sequence ----------------------------------------------------------------------
 
 template <class T>
 struct NewTokens {
@@ -52,8 +51,7 @@ __global__ void __launch_bounds__(threads) append_kernel(NewTokens<T> x) {
   if (x.queries != nullptr) write(x.queries + (head * x.chunk + n % x.chunk) * d);
 }
 
-// --- a segment of a prompt
-// ----------------------------------------------------------------------------------
+// --- a segment of a prompt -----------------------------------------------------------------------------
 
 // Rows (count, d) of each of H heads, from out_first and in_first on; heads are whole tensors (rows, d)
 // apart.

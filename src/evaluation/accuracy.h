@@ -1,15 +1,15 @@
 // What lm-evaluation-harness 0.4.13 reports (lm_eval/api/task.py, `process_results`; lm_eval/api/metrics.py),
 // over all questions, by group and by distance.
 //
-//     choices        acc: the choice of the largest log-likelihood is the answer; acc_norm: that of the
-//     largest
-//                    log-likelihood / length in characters; the first of equals
-//     continuation   acc: every token of it is the most likely one; perplexity: exp(- mean log-likelihood of
-//     a
-//                    continuation)
-//     standard error of a mean of n values: their sample deviation (divisor n - 1) / sqrt(n); of perplexity:
-//                    perplexity x that of the mean log-likelihood, which is what the harness's bootstrap
-//                    estimates, to first order; null where n is 1
+//     choices        acc: the choice of the largest log-likelihood is the answer
+//                    acc_norm: that of the largest log-likelihood / length in characters
+//                    of both, the first of equals
+//     continuation   acc: every token of it is the most likely one
+//                    perplexity: exp(- mean log-likelihood of a continuation)
+//
+// Standard error of a mean of n values: their sample deviation (divisor n - 1) / sqrt(n); of perplexity:
+// perplexity x that of the mean log-likelihood, which is what the harness's bootstrap estimates, to first
+// order. Null where n is 1.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -58,10 +58,10 @@ class Decoder : public LoadedModel {
   std::int64_t segment_ = 0;  // tokens of a prompt that are taken together
   std::vector<LayerCache> cache_;
   Tensor logits_;  // (S, V)
-  Tensor
-      wide_logits_;  // (S, V) float32: bfloat16 on its way to the host, where the device has its own memory
-  Tensor tokens_;    // (segment), int32
-  Tensor next_;      // (3 S), int32: of up to S next tokens the sequences, then positions, then tokens
+  // (S, V) float32: bfloat16 on its way to the host, where the device has its own memory.
+  Tensor wide_logits_;
+  Tensor tokens_;       // (segment), int32
+  Tensor next_;         // (3 S), int32: of up to S next tokens the sequences, then positions, then tokens
   Tensor most_likely_;  // (S), int32
   HostStaging staging_;
   Tensor host_logits_;  // (S, V) float32

@@ -1,13 +1,11 @@
 // Checkpoints: folders `step-000002000` that hold all the next step needs, and are model folders as well.
 //
-//     config.json, model.safetensors, tokenizer files   the model, float32 masters
-//     optimizer.safetensors                             AdamW moments of the trained tensors; where ranks
-//     share
-//                                                       them, optimizer-00001-of-00004.safetensors and so on
-//     state.json                                        progress, the run's config, and whether the
-//     checkpoint
-//                                                       is an interim one, which the next one replaces
-//     manifest.json                                     size and checksum of every file, written last
+//     config.json, model.safetensors   the model, float32 masters; beside them the tokenizer's files
+//     optimizer.safetensors            AdamW moments of the trained tensors; where ranks share them,
+//                                      optimizer-00001-of-00004.safetensors and so on
+//     state.json                       progress, the run's config, and whether the checkpoint is an
+//                                      interim one, which the next one replaces
+//     manifest.json                    size and checksum of every file, written last
 //
 // A checkpoint appears whole or not at all: temporary folder, every file and the folder flushed, rename,
 // parent flushed; only then are old ones pruned. A reader trusts nothing that the manifest does not confirm.

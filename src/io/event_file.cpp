@@ -71,8 +71,7 @@ Message text_metadata() {
   return metadata;
 }
 
-// --- records
-// ------------------------------------------------------------------------------------------------
+// --- records -------------------------------------------------------------------------------------------
 
 std::uint32_t masked_crc(std::string_view bytes) {
   auto* const data = reinterpret_cast<unsigned char*>(const_cast<char*>(bytes.data()));

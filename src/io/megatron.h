@@ -51,8 +51,8 @@ class MegatronIndex {
 };
 
 struct MegatronImport {
-  std::vector<std::filesystem::path>
-      inputs;                    // PREFIX, PREFIX.bin or PREFIX.idx; both name the same data once
+  // PREFIX, PREFIX.bin or PREFIX.idx; both name the same data once.
+  std::vector<std::filesystem::path> inputs;
   std::filesystem::path output;  // NAME.h5
   std::int64_t vocab_size = 0;
   std::optional<std::int64_t> eos_token_id;

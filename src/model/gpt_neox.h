@@ -112,8 +112,8 @@ class GptNeoX {
   std::vector<std::unique_ptr<Block>> blocks_;
   Recompute recompute_ = Recompute::none;
 
-  std::vector<BlockActivations>
-      saved_;  // one a block, with the tensors of shared_ that it has not of its own
+  // One a block, with the tensors of shared_ that it has not of its own.
+  std::vector<BlockActivations> saved_;
   BlockActivations shared_;
   Workspace work_;
   Tensor cosine_, sine_;                           // (positions, R)

@@ -39,8 +39,8 @@ class AddedTokens {
   const AddedToken* longest_at(std::string_view text, std::size_t at) const;
 
   std::vector<AddedToken> tokens_;  // sorted by content
-  std::array<std::size_t, 257>
-      first_with_byte_{};  // of tokens_: those that start with byte b end where b + 1's start
+  // Of tokens_: those that start with byte b end where b + 1's start.
+  std::array<std::size_t, 257> first_with_byte_{};
 };
 
 }  // namespace flasheva
