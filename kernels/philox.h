@@ -9,6 +9,7 @@
 //     chunk noise  chunk * ceil(d / 4) + j     step           sequence   layer << 20 | head << 8 | 1
 //     fill_normal  element / 4, low half       its high half  stream     2
 //     sampling     position                    sequence       0          3
+//     --verify     number of the token         0              0          4
 //
 // Each is injective for layer and head < 2^12 and every 32-bit step, sequence (its place in the global
 // batch), stream and word 0.

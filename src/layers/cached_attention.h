@@ -6,8 +6,8 @@
 
 namespace flasheva {
 
-// Tokens first_position on of a cached sequence, taken together: all after the first segment begin where a
-// segment of `most` tokens ended, `most` being a multiple of the chunk.
+// Tokens first_position on of a cached sequence, taken together. Segments follow each other from position 0
+// and all but the last end where a chunk does, so that no chunk is divided between two.
 struct PromptSegment {
   std::int64_t sequence = 0;
   std::int64_t first_position = 0;

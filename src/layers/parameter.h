@@ -11,7 +11,7 @@ struct Parameter {
   std::string name;  // as in the Hugging Face file
   Shape shape;
   Tensor master;    // float32 (float64 in gradient checks): what checkpoints hold
-  Tensor weight;    // what is computed with: the master itself, or its bfloat16 copy
+  Tensor weight;    // what is computed with: the master itself, or its bfloat16 or float16 copy
   Tensor gradient;  // of the master's type, +=; absent where frozen
   bool trained = false;
 };
