@@ -1,7 +1,6 @@
 #include "src/commands/bench_attention.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "kernels/buffer.h"
 #include "src/commands/figures.h"
 #include "src/config/config.h"
+#include "src/core/clock.h"
 #include "src/core/error.h"
 #include "src/training/flops.h"
 #include "src/training/gemm_peak.h"
@@ -85,10 +85,10 @@ void Core::backward(Ops& ops) const {
 }
 
 double milliseconds_of(Ops& ops, int calls, const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = seconds_now();
   for (int i = 0; i < calls; ++i) work();
   ops.synchronize();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count() / calls;
+  return 1000 * (seconds_now() - start) / calls;
 }
 
 // Of samples of 10 ms or one call, once the clocks have risen.

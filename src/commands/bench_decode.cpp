@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "src/commands/figures.h"
 #include "src/commands/machine_peaks.h"
 #include "src/commands/operation_times.h"
 #include "src/config/config.h"
+#include "src/core/clock.h"
 #include "src/core/error.h"
 #include "src/core/machine.h"
 #include "src/inference/decoder.h"
@@ -46,11 +46,11 @@ class Stepper {
   }
 
   double seconds(std::int64_t position) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = seconds_now();
     for (NextToken& next : next_) next.position = static_cast<std::int32_t>(position);
     const std::span<const std::int32_t> tokens = decoder_.decode_greedy(next_);
     for (std::size_t i = 0; i < next_.size(); ++i) next_[i].token = tokens[i];
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return seconds_now() - start;
   }
 
  private:

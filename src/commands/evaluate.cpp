@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -15,6 +14,7 @@
 #include "src/commands/device_options.h"
 #include "src/commands/evaluate_questions.h"
 #include "src/commands/figures.h"
+#include "src/core/clock.h"
 #include "src/core/error.h"
 #include "src/inference/inference_model.h"
 #include "src/io/model_folder.h"
@@ -83,13 +83,13 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
   InferenceModel model(options.model, ops, *parse_name<Precision>(options.precision), {per_batch, length},
                        "lower --sequence-length or use --precision bf16");
   const auto tokenizer = tokenizer_of_folder(options.model);
-  const auto start = std::chrono::steady_clock::now();
+  const double start = seconds_now();
   Totals totals;
   AttentionErrors errors(model.config());
   AttentionErrors* const asked = options.attention_error ? &errors : nullptr;
   evaluate_range(model, file, tokenizer.get(), 0, whole, length, totals, asked);
   if (rest > 0) evaluate_range(model, file, tokenizer.get(), whole * length, 1, rest, totals, asked);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = seconds_now() - start;
   if (totals.targets == 0) fail(ExitCode::data, "{}: the loss mask counts no target", options.data);
 
   const auto targets = static_cast<double>(totals.targets);

@@ -1,11 +1,11 @@
 #include "src/commands/machine_peaks.h"
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
 
 #include "kernels/buffer.h"
 #include "kernels/cpu/simd.h"
+#include "src/core/clock.h"
 
 namespace flasheva {
 
@@ -21,11 +21,10 @@ template <class Work>
 double bytes_per_second(Ops& ops, double bytes, const Work& work) {
   double best = 0;
   for (int i = 0; i < 6; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = seconds_now();
     work();
     ops.synchronize();
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    best = std::max(best, static_cast<double>(calls_of(ops)) * bytes / taken.count());
+    best = std::max(best, static_cast<double>(calls_of(ops)) * bytes / (seconds_now() - start));
   }
   return best;
 }

@@ -1,10 +1,10 @@
 #include "src/inference/generator.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "kernels/check.h"
+#include "src/core/clock.h"
 #include "src/core/error.h"
 
 namespace flasheva {
@@ -15,13 +15,13 @@ namespace {
 class Stopwatch {
  public:
   explicit Stopwatch(double& total) : total_(total) {}
-  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  ~Stopwatch() { total_ += seconds_now() - start_; }
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
 
  private:
   double& total_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double start_ = seconds_now();
 };
 
 }  // namespace

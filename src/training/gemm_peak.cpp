@@ -1,17 +1,13 @@
 #include "src/training/gemm_peak.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "kernels/buffer.h"
+#include "src/core/clock.h"
 
 namespace flasheva {
 
 namespace {
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Values as weights and activations have them: a GPU multiplies zeros faster than numbers.
 void fill(Ops& ops, const Tensor& out, const Tensor& normal) {
