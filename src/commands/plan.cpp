@@ -34,23 +34,12 @@ struct Options {
 // Of every setting of batch.recompute, one plan a phase.
 using Plans = std::map<Recompute, std::vector<Trainer::PhasePlan>>;
 
-// Of the rank that takes most: the last never has fewer sequences than another, the first copies the weights
-// for checkpoints.
-std::vector<Trainer::PhasePlan> largest_plans(const Config& config, const ModelConfig& model, Device device,
-                                              int ranks) {
-  std::vector<Trainer::PhasePlan> plans = Trainer::plans(config, model, device, 0, ranks);
-  const std::vector<Trainer::PhasePlan> last = Trainer::plans(config, model, device, ranks - 1, ranks);
-  for (std::size_t i = 0; i < plans.size(); ++i)
-    if (last[i].memory.bytes() > plans[i].memory.bytes()) plans[i] = last[i];
-  return plans;
-}
-
 Plans plans_of(const Config& config, const ModelConfig& model, Device device, int ranks) {
   Plans plans;
   for (const Recompute setting : {Recompute::none, Recompute::attention, Recompute::block}) {
     Config with_setting = config;
     with_setting.batch.recompute = setting;
-    plans[setting] = largest_plans(with_setting, model, device, ranks);
+    plans[setting] = Trainer::largest_plans(with_setting, model, device, ranks);
   }
   return plans;
 }

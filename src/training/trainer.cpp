@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <vector>
 
 #include "src/core/error.h"
 #include "src/core/file.h"
@@ -77,6 +76,21 @@ std::vector<Trainer::PhasePlan> Trainer::plans(const Config& config, const Model
     plans.push_back(std::move(plan));
   }
   return plans;
+}
+
+// The last rank never has fewer sequences than another; the first copies the weights for checkpoints.
+std::vector<Trainer::PhasePlan> Trainer::largest_plans(const Config& config, const ModelConfig& model_config,
+                                                       Device device, int ranks) {
+  const auto take_larger = [](MemoryPlan& plan, const MemoryPlan& other) {
+    if (other.bytes() > plan.bytes()) plan = other;
+  };
+  std::vector<PhasePlan> largest = plans(config, model_config, device, 0, ranks);
+  const std::vector<PhasePlan> last = plans(config, model_config, device, ranks - 1, ranks);
+  for (std::size_t i = 0; i < largest.size(); ++i) {
+    take_larger(largest[i].memory, last[i].memory);
+    take_larger(largest[i].host, last[i].host);
+  }
+  return largest;
 }
 
 Buffer Trainer::memory_of_masters() {

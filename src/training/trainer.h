@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/buffer.h"
 #include "src/config/config.h"
@@ -65,6 +65,9 @@ class Trainer {
   };
   static std::vector<PhasePlan> plans(const Config& config, const ModelConfig& model_config, Device device,
                                       int rank, int ranks);
+  // The most that any of `ranks` ranks takes of either memory.
+  static std::vector<PhasePlan> largest_plans(const Config& config, const ModelConfig& model_config,
+                                              Device device, int ranks);
 
   ParameterTable& parameters() { return model_.parameters; }
   const ParameterTable& parameters() const { return model_.parameters; }

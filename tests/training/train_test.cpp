@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "src/io/hdf5_handle.h"
+#include "src/training/trainer.h"
 #include "tests/training/training_run.h"
 
 namespace flasheva {
@@ -222,6 +223,20 @@ TEST(Train, StopsBeforeANonFiniteLossReachesTheWeights) {
     EXPECT_NE(std::string(error.what()).find("phase attention_warmup, step 2: loss "), std::string::npos)
         << error.what();
   }
+}
+
+// Of 4 sequences the last of 3 ranks has two, and the first copies the weights for checkpoints.
+TEST(Plans, TakeTheLargestMemoryOfAnyRankAndTheLargestBesideIt) {
+  const TrainingRun run;
+  const Config config = run.config({});
+  const ModelConfig model = resolve_model(config);
+  const Trainer::PhasePlan first = Trainer::plans(config, model, Device::cuda, 0, 3)[0],
+                           last = Trainer::plans(config, model, Device::cuda, 2, 3)[0];
+  ASSERT_GT(last.memory.bytes(), first.memory.bytes());
+  ASSERT_GT(first.host.bytes(), last.host.bytes());
+  const Trainer::PhasePlan largest = Trainer::largest_plans(config, model, Device::cuda, 3)[0];
+  EXPECT_EQ(largest.memory.bytes(), last.memory.bytes());
+  EXPECT_EQ(largest.host.bytes(), first.host.bytes());
 }
 
 }  // namespace
