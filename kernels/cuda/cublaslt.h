@@ -14,9 +14,20 @@ inline void check_cublas(cublasStatus_t status, const char* call, const char* fi
                   cublasLtGetStatusName(status) + ": " + cublasLtGetStatusString(status));
 }
 
+// The same, but false for an error that the caller expects and goes on after.
+inline bool check_cublas_unless(std::initializer_list<cublasStatus_t> expected, cublasStatus_t status,
+                                const char* call, const char* file, int line) {
+  if (std::find(expected.begin(), expected.end(), status) != expected.end()) return false;
+  check_cublas(status, call, file, line);
+  return true;
+}
+
 }  // namespace flasheva
 
 #define FLASHEVA_CUBLAS(call) ::flasheva::check_cublas((call), #call, __FILE__, __LINE__)
+// FLASHEVA_CUBLAS_UNLESS(call, errors...): whether it succeeded; only other errors than these are thrown.
+#define FLASHEVA_CUBLAS_UNLESS(call, ...) \
+  ::flasheva::check_cublas_unless({__VA_ARGS__}, (call), #call, __FILE__, __LINE__)
 
 namespace flasheva {
 
@@ -43,7 +54,7 @@ inline cublasLtMatrixLayoutOpaque_t make_layout(DType type, std::int64_t rows, s
                                  : type == DType::bf16 ? CUDA_R_16BF
                                  : type == DType::f16  ? CUDA_R_16F
                                                        : CUDA_R_64F;
-  cublasLtMatrixLayoutOpaque_t layout;
+  cublasLtMatrixLayoutOpaque_t layout{};
   FLASHEVA_CUBLAS(cublasLtMatrixLayoutInit(&layout, element, static_cast<std::uint64_t>(columns),
                                            static_cast<std::uint64_t>(rows), columns));
   return layout;

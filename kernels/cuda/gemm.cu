@@ -46,7 +46,7 @@ std::uint32_t alignment_of(const Tensor& tensor) {
 // The library's first factor, A, is our b, its second one, B, our a.
 cublasLtMatmulDescOpaque_t make_operation(const Product& product, const void* bias) {
   const bool wide = product.in == DType::f64;
-  cublasLtMatmulDescOpaque_t operation;
+  cublasLtMatmulDescOpaque_t operation{};
   FLASHEVA_CUBLAS(cublasLtMatmulDescInit(&operation, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
                                          wide ? CUDA_R_64F : CUDA_R_32F));
   const auto as_stored_or_not = [](bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
@@ -103,8 +103,8 @@ class TrialMemory {
   TrialMemory(cudaStream_t stream, std::size_t bytes)
       : stream_(stream), bytes_(bytes), distance_((bytes + 255) / 256 * 256) {
     void* memory = nullptr;
-    if (cudaMalloc(&memory, 2 * distance_ + sizeof(int)) != cudaSuccess) cudaGetLastError();
-    memory_ = static_cast<std::byte*>(memory);
+    if (FLASHEVA_CUDA_UNLESS(cudaMalloc(&memory, 2 * distance_ + sizeof(int)), cudaErrorMemoryAllocation))
+      memory_ = static_cast<std::byte*>(memory);
   }
   ~TrialMemory() { cudaFree(memory_); }
   TrialMemory(const TrialMemory&) = delete;
@@ -241,21 +241,26 @@ class CudaGemm::Library {
     constexpr int most_algorithms = 8;
     cublasLtMatmulHeuristicResult_t results[most_algorithms];
     int count = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(handle_, &asked.operation, &asked.b, &asked.a, &asked.out, &asked.out,
-                                       &preference, most_algorithms, results, &count);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
-    FLASHEVA_CUBLAS(status);
+    if (!FLASHEVA_CUBLAS_UNLESS(
+            cublasLtMatmulAlgoGetHeuristic(handle_, &asked.operation, &asked.b, &asked.a, &asked.out,
+                                           &asked.out, &preference, most_algorithms, results, &count),
+            CUBLAS_STATUS_NOT_SUPPORTED))
+      return {};
     std::vector<Algorithm> algorithms;
-    for (int i = 0; i < count; ++i) {
-      cublasLtMatmulHeuristicResult_t checked{};
+    for (int i = 0; i < count; ++i)
       if (results[i].state == CUBLAS_STATUS_SUCCESS && sums_widely(product, results[i].algo) &&
-          cublasLtMatmulAlgoCheck(handle_, &what.operation, &what.b, &what.a, &what.out, &what.out,
-                                  &results[i].algo, &checked) == CUBLAS_STATUS_SUCCESS &&
-          checked.workspaceSize <= workspace_bytes)
+          can_do(what, results[i].algo))
         algorithms.push_back({results[i].algo});
-    }
     return algorithms;
+  }
+
+  // An algorithm that was named for other rows may not be one for these: the two errors that say so.
+  bool can_do(Description& what, const cublasLtMatmulAlgo_t& algorithm) {
+    cublasLtMatmulHeuristicResult_t checked{};
+    return FLASHEVA_CUBLAS_UNLESS(cublasLtMatmulAlgoCheck(handle_, &what.operation, &what.b, &what.a,
+                                                          &what.out, &what.out, &algorithm, &checked),
+                                  CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_INVALID_VALUE) &&
+           checked.workspaceSize <= workspace_bytes;
   }
 
   // Parts of a sum are added in float32 (float64), never rounded to 16 bits in between. An algorithm that
@@ -269,7 +274,7 @@ class CudaGemm::Library {
 
   static cublasLtMatmulPreferenceOpaque_t make_preference(const Product& product,
                                                           cublasLtReductionScheme_t reduction) {
-    cublasLtMatmulPreferenceOpaque_t preference;
+    cublasLtMatmulPreferenceOpaque_t preference{};
     FLASHEVA_CUBLAS(cublasLtMatmulPreferenceInit(&preference));
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
     set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(reduction));
@@ -298,7 +303,7 @@ class CudaGemm::Library {
     int repetitions = 1;
     for (const Algorithm& algorithm : algorithms) {
       at.d = best ? memory.other() : memory.first();
-      if (start(what, algorithm, at) != CUBLAS_STATUS_SUCCESS) continue;
+      if (!FLASHEVA_CUBLAS_UNLESS(start(what, algorithm, at), CUBLAS_STATUS_NOT_SUPPORTED)) continue;
       if (!best) {
         warm_up(what, algorithm, at);
         repetitions = repetitions_of(time_of(what, algorithm, at, 1));

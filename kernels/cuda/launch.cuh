@@ -28,10 +28,14 @@ template <class... Parameters>
 void reserve_shared(void (*kernel)(Parameters...), std::size_t bytes) {
   constexpr std::size_t default_bytes = 48 << 10;
   if (bytes <= default_bytes) return;
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)) !=
-      cudaSuccess)
-    throw CudaError("a block needs " + std::to_string(bytes >> 10) +
-                    " KB of shared memory, more than this GPU has: take smaller chunks or heads");
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (status == cudaSuccess) return;
+  std::string call = "cudaFuncSetAttribute";
+  if (status == cudaErrorInvalidValue)  // what a GPU says that has less
+    call += ": a block needs " + std::to_string(bytes >> 10) +
+            " KB of shared memory, more than this GPU has: take smaller chunks or heads";
+  check_cuda(status, call.c_str(), __FILE__, __LINE__);
 }
 
 // Blocks of `kernel` that a GPU holds at once: one more would make it begin anew for a few.

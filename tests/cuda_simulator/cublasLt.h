@@ -1,12 +1,11 @@
 // The part of cuBLASLt that gemm.cu uses, for the simulator: matrices column by column with leading
-// dimensions, as documented, and plain loops over them. There are two algorithms, which add in opposite
-// orders, the first one twice, and before them one that must not be taken where results have 16 bits: it
-// loses parts of a sum there. Of long sums for few results it is the only one that is named, unless no
-// reduction is asked for. There are no products with a bias in float64, and a user is held to the alignments
-// that an algorithm was asked for.
+// dimensions, as documented, and plain loops over them. There are no products with a bias in float64, and a
+// user is held to the alignments that an algorithm was asked for.
 #pragma once
 
 #include <cuda_runtime.h>
+
+#include <array>
 
 #include "kernels/bf16.h"
 #include "kernels/f16.h"
@@ -60,8 +59,7 @@ struct cublasLtMatmulPreferenceOpaque_t {
   std::uint32_t reductions, alignments[4];  // of A, B, C, D
 };
 struct cublasLtMatmulAlgo_t {
-  bool backwards;
-  std::int32_t parts;  // of a sum; of 16-bit results, several lose it: an algorithm that nobody may take
+  std::size_t number;  // of flasheva::simulator::algorithms
   std::uint32_t alignments[4];
 };
 struct cublasLtMatmulHeuristicResult_t {
@@ -74,26 +72,44 @@ using cublasLtMatmulDesc_t = cublasLtMatmulDescOpaque_t*;
 using cublasLtMatrixLayout_t = cublasLtMatrixLayoutOpaque_t*;
 using cublasLtMatmulPreference_t = cublasLtMatmulPreferenceOpaque_t*;
 
-inline const char* cublasLtGetStatusName(cublasStatus_t) { return "a status of the simulated cuBLASLt"; }
-inline const char* cublasLtGetStatusString(cublasStatus_t) { return "see cublasLt.h"; }
-inline cublasStatus_t cublasLtCreate(cublasLtHandle_t*) { return CUBLAS_STATUS_SUCCESS; }
+inline const char* cublasLtGetStatusName(cublasStatus_t status) {
+  switch (status) {
+    case CUBLAS_STATUS_SUCCESS:
+      return "CUBLAS_STATUS_SUCCESS";
+    case CUBLAS_STATUS_INVALID_VALUE:
+      return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_EXECUTION_FAILED:
+      return "CUBLAS_STATUS_EXECUTION_FAILED";
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+      return "CUBLAS_STATUS_NOT_SUPPORTED";
+  }
+  return "unknown";
+}
+inline const char* cublasLtGetStatusString(cublasStatus_t status) { return cublasLtGetStatusName(status); }
+inline cublasStatus_t cublasLtCreate(cublasLtHandle_t*) {
+  SIMULATED_CALL(cublasStatus_t);
+  return CUBLAS_STATUS_SUCCESS;
+}
 inline cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
 
 // --- descriptions ---------------------------------------------------------------------------------------
 
 inline cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t operation, cublasComputeType_t compute,
                                              cudaDataType_t scale) {
+  SIMULATED_CALL(cublasStatus_t);
   *operation = {compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr};
   return CUBLAS_STATUS_SUCCESS;
 }
 inline cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t layout, cudaDataType_t type,
                                                std::uint64_t rows, std::uint64_t columns,
                                                std::int64_t leading_dimension) {
+  SIMULATED_CALL(cublasStatus_t);
   *layout = {type, static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns), leading_dimension};
   return rows > 0 && columns > 0 && leading_dimension >= layout->rows ? CUBLAS_STATUS_SUCCESS
                                                                       : CUBLAS_STATUS_INVALID_VALUE;
 }
 inline cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t preference) {
+  SIMULATED_CALL(cublasStatus_t);
   *preference = {0, 7, {256, 256, 256, 256}};
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -112,6 +128,7 @@ cublasStatus_t assign(T& attribute, const void* value, std::size_t bytes) {
 inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation,
                                                      cublasLtMatmulDescAttributes_t attribute,
                                                      const void* value, std::size_t bytes) {
+  SIMULATED_CALL(cublasStatus_t);
   using flasheva::simulator::assign;
   switch (attribute) {
     case CUBLASLT_MATMUL_DESC_TRANSA:
@@ -128,6 +145,7 @@ inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operat
 inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                            cublasLtMatmulPreferenceAttributes_t attribute,
                                                            const void* value, std::size_t bytes) {
+  SIMULATED_CALL(cublasStatus_t);
   using flasheva::simulator::assign;
   if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
     return assign(preference->workspace_bytes, value, bytes);
@@ -138,11 +156,54 @@ inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPrefere
 
 // --- algorithms -----------------------------------------------------------------------------------------
 
+namespace flasheva::simulator {
+
+// An algorithm. How long it takes and what the library answers of it are for tests to say.
+struct Algorithm {
+  bool backwards;           // adds in the opposite order
+  std::int32_t parts;       // of a sum; of 16-bit results, several lose it: an algorithm that nobody may take
+  double milliseconds = 0;  // 0: made up, and never the same twice: what is measured must not show in results
+  cublasStatus_t check = CUBLAS_STATUS_SUCCESS, start = CUBLAS_STATUS_SUCCESS;
+  int starts = 0;  // products that were begun with it
+};
+// As the library names them. Of long sums for few results it names the first one alone, unless no reduction
+// is asked for.
+inline std::array<Algorithm, 4> algorithms{{{false, 4}, {false, 1}, {true, 1}, {false, 1}}};
+inline int heuristics = 0;  // how often it was asked for them
+
+inline double duration_of(const Algorithm& algorithm) {
+  static std::uint32_t state = 1;
+  state = state * 1664525u + 1013904223u;
+  return algorithm.milliseconds > 0 ? algorithm.milliseconds : 1 + (state >> 8) * 0x1p-24;
+}
+
+// Whether descriptions make a product that there is.
+inline cublasStatus_t check_product(const cublasLtMatmulDescOpaque_t& operation,
+                                    const cublasLtMatrixLayoutOpaque_t& a,
+                                    const cublasLtMatrixLayoutOpaque_t& b,
+                                    const cublasLtMatrixLayoutOpaque_t& c,
+                                    const cublasLtMatrixLayoutOpaque_t& d) {
+  const auto rows = [](auto x, cublasOperation_t op) { return op == CUBLAS_OP_N ? x.rows : x.columns; };
+  const auto columns = [](auto x, cublasOperation_t op) { return op == CUBLAS_OP_N ? x.columns : x.rows; };
+  const bool wide = operation.compute == CUBLAS_COMPUTE_64F;
+  const bool fits = rows(a, operation.a) == d.rows && columns(b, operation.b) == d.columns &&
+                    columns(a, operation.a) == rows(b, operation.b) && c.rows == d.rows &&
+                    c.columns == d.columns && c.type == d.type && a.type == b.type &&
+                    operation.scale == (wide ? CUDA_R_64F : CUDA_R_32F) && wide == (a.type == CUDA_R_64F);
+  if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
+  if (wide && operation.epilogue == CUBLASLT_EPILOGUE_BIAS) return CUBLAS_STATUS_NOT_SUPPORTED;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+}  // namespace flasheva::simulator
+
 inline cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algorithm,
                                                            cublasLtMatmulAlgoConfigAttributes_t attribute,
                                                            void* value, std::size_t, std::size_t* written) {
-  const std::int32_t is =
-      attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? algorithm->parts : CUBLASLT_REDUCTION_SCHEME_NONE;
+  SIMULATED_CALL(cublasStatus_t);
+  const std::int32_t is = attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM
+                              ? flasheva::simulator::algorithms[algorithm->number].parts
+                              : CUBLASLT_REDUCTION_SCHEME_NONE;
   std::memcpy(value, &is, sizeof(is));
   *written = sizeof(is);
   return CUBLAS_STATUS_SUCCESS;
@@ -151,45 +212,35 @@ inline cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulA
 inline cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              const cublasLtMatmulAlgo_t*,
+                                              const cublasLtMatmulAlgo_t* algorithm,
                                               cublasLtMatmulHeuristicResult_t* result) {
-  const auto rows = [](auto x, cublasOperation_t op) { return op == CUBLAS_OP_N ? x->rows : x->columns; };
-  const auto columns = [](auto x, cublasOperation_t op) { return op == CUBLAS_OP_N ? x->columns : x->rows; };
-  const bool wide = operation->compute == CUBLAS_COMPUTE_64F;
-  const bool fits = rows(a, operation->a) == d->rows && columns(b, operation->b) == d->columns &&
-                    columns(a, operation->a) == rows(b, operation->b) && c->rows == d->rows &&
-                    c->columns == d->columns && c->type == d->type && a->type == b->type &&
-                    operation->scale == (wide ? CUDA_R_64F : CUDA_R_32F) && wide == (a->type == CUDA_R_64F);
-  if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
-  if (wide && operation->epilogue == CUBLASLT_EPILOGUE_BIAS) return CUBLAS_STATUS_NOT_SUPPORTED;
+  SIMULATED_CALL(cublasStatus_t);
   result->workspaceSize = 0;
-  result->state = CUBLAS_STATUS_SUCCESS;
-  return CUBLAS_STATUS_SUCCESS;
+  result->state = flasheva::simulator::check_product(*operation, *a, *b, *c, *d);
+  if (result->state != CUBLAS_STATUS_SUCCESS) return result->state;
+  return flasheva::simulator::algorithms[algorithm->number].check;
 }
 
-inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
                                                      cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                                      cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                                      cublasLtMatmulPreference_t preference, int most,
                                                      cublasLtMatmulHeuristicResult_t* results, int* count) {
+  SIMULATED_CALL(cublasStatus_t);
+  ++flasheva::simulator::heuristics;
   *count = 0;
-  struct {
-    bool backwards;
-    std::int32_t parts;
-  } const algorithms[] = {{false, 4}, {false, 1}, {true, 1}, {false, 1}};
+  const cublasStatus_t status = flasheva::simulator::check_product(*operation, *a, *b, *c, *d);
+  if (status != CUBLAS_STATUS_SUCCESS) return status;
   const std::int64_t terms = operation->a == CUBLAS_OP_N ? a->columns : a->rows;
   const bool only_in_parts = terms >= 2048 && d->rows * d->columns < 1024;
-  for (const auto& [backwards, parts] : algorithms) {
-    if (preference->reductions == CUBLASLT_REDUCTION_SCHEME_NONE ? parts > 1 : only_in_parts && parts == 1)
+  const auto& algorithms = flasheva::simulator::algorithms;
+  for (std::size_t number = 0; number < algorithms.size() && *count < most; ++number) {
+    const bool in_parts = algorithms[number].parts > 1;
+    if (preference->reductions == CUBLASLT_REDUCTION_SCHEME_NONE ? in_parts : only_in_parts && !in_parts)
       continue;
-    cublasLtMatmulHeuristicResult_t result{};
-    result.algo.backwards = backwards;
-    result.algo.parts = parts;
+    cublasLtMatmulHeuristicResult_t& result = results[(*count)++] = {};
+    result.algo.number = number;
     std::memcpy(result.algo.alignments, preference->alignments, sizeof(preference->alignments));
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoCheck(handle, operation, a, b, c, d, &result.algo, &result);
-    if (status != CUBLAS_STATUS_SUCCESS) return status;
-    if (*count < most) results[(*count)++] = result;
   }
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -197,7 +248,7 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cu
 namespace flasheva::simulator {
 
 template <class In, class Out, class A>
-void multiply_columns(const cublasLtMatmulDescOpaque_t& operation, const cublasLtMatmulAlgo_t& algorithm,
+void multiply_columns(const cublasLtMatmulDescOpaque_t& operation, const Algorithm& algorithm,
                       const void* alpha, const In* a, const cublasLtMatrixLayoutOpaque_t& a_layout,
                       const In* b, const cublasLtMatrixLayoutOpaque_t& b_layout, const void* beta,
                       const Out* c, Out* d, const cublasLtMatrixLayoutOpaque_t& d_layout) {
@@ -226,16 +277,18 @@ void multiply_columns(const cublasLtMatmulDescOpaque_t& operation, const cublasL
 
 }  // namespace flasheva::simulator
 
-inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
-                                     const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout,
-                                     const void* b, cublasLtMatrixLayout_t b_layout, const void* beta,
-                                     const void* c, cublasLtMatrixLayout_t c_layout, void* d,
+inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha,
+                                     const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
+                                     cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
+                                     cublasLtMatrixLayout_t c_layout, void* d,
                                      cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm,
                                      void*, std::size_t, cudaStream_t stream) {
-  cublasLtMatmulHeuristicResult_t result{};
+  SIMULATED_CALL(cublasStatus_t);
   const cublasStatus_t status =
-      cublasLtMatmulAlgoCheck(handle, operation, a_layout, b_layout, c_layout, d_layout, algorithm, &result);
+      flasheva::simulator::check_product(*operation, *a_layout, *b_layout, *c_layout, *d_layout);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
+  flasheva::simulator::Algorithm& chosen = flasheva::simulator::algorithms[algorithm->number];
+  if (chosen.start != CUBLAS_STATUS_SUCCESS) return chosen.start;
   const void* const operands[] = {a, b, c, d};
   for (int i = 0; i < 4; ++i)
     if (reinterpret_cast<std::uintptr_t>(operands[i]) % algorithm->alignments[i] != 0)
@@ -251,7 +304,7 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
     std::memcpy(copy.bytes, value, operation->scale == CUDA_R_64F ? sizeof(double) : sizeof(float));
     return copy;
   };
-  const auto run = [=, what = *operation, how = *algorithm, a_shape = *a_layout, b_shape = *b_layout,
+  const auto run = [=, what = *operation, how = chosen, a_shape = *a_layout, b_shape = *b_layout,
                     d_shape = *d_layout, alpha_value = scalar(alpha),
                     beta_value = scalar(beta)]<class In, class Out, class A>(In, Out, A) {
     const flasheva::simulator::Access access;
@@ -263,7 +316,9 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
   const auto run_narrow = [=]<class T>(T) {
     return out == CUDA_R_32F ? run(T{}, float{}, float{}) : run(T{}, T{}, float{});
   };
-  const cudaError_t given = enqueue(stream, [=] {
+  ++chosen.starts;
+  const cudaError_t given = enqueue(stream, [=, duration = flasheva::simulator::duration_of(chosen)] {
+    flasheva::simulator::milliseconds += duration;
     if (in == CUDA_R_64F) return run(double{}, double{}, double{});
     if (in == CUDA_R_32F) return run(float{}, float{}, float{});
     return in == CUDA_R_16F ? run_narrow(flasheva::f16{}) : run_narrow(flasheva::bf16{});

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 #include "tests/cuda_simulator/simulator.h"
 
@@ -76,6 +77,7 @@ enum cudaError_t {
   cudaErrorInvalidConfiguration = 9,
   cudaErrorNoDevice = 100,
   cudaErrorNotReady = 600,
+  cudaErrorLaunchFailure = 719,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901
 };
@@ -101,6 +103,8 @@ inline const char* cudaGetErrorName(cudaError_t status) {
       return "cudaErrorNoDevice";
     case cudaErrorNotReady:
       return "cudaErrorNotReady";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
     case cudaErrorStreamCaptureUnsupported:
       return "cudaErrorStreamCaptureUnsupported";
     case cudaErrorStreamCaptureInvalidated:
@@ -144,7 +148,10 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int gpu) 
   *properties = {"simulated", std::size_t{1} << 30, chosen.major, chosen.minor};
   return cudaSuccess;
 }
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int) {
+  SIMULATED_CALL(cudaError_t);
+  return cudaSuccess;
+}
 inline cudaError_t cudaGetDevice(int* gpu) {
   *gpu = 0;
   return cudaSuccess;
@@ -155,10 +162,12 @@ inline cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int) {
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  SIMULATED_CALL(cudaError_t);
   *value = 2;  // few multiprocessors: loops over more work than blocks are seen
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  SIMULATED_CALL(cudaError_t);
   static std::uintptr_t streams = 0;
   *stream = reinterpret_cast<cudaStream_t>(++streams);
   return cudaSuccess;
@@ -169,9 +178,13 @@ inline cudaError_t all_has_happened() {
   flasheva::simulator::finish_transfers();
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return all_has_happened(); }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  SIMULATED_CALL(cudaError_t);
+  return all_has_happened();
+}
 
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  SIMULATED_CALL(cudaError_t);
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   *memory = flasheva::simulator::allocate(bytes);
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
@@ -183,6 +196,7 @@ inline cudaError_t cudaFree(void* memory) {
 }
 enum { cudaHostAllocDefault = 0 };
 inline cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+  SIMULATED_CALL(cudaError_t);
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   *memory = flasheva::simulator::allocate_on_host(bytes);
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
@@ -192,6 +206,7 @@ inline cudaError_t cudaFreeHost(void* memory) {
   return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  SIMULATED_CALL(cudaError_t);
   *free = flasheva::simulator::free_bytes();
   *total = flasheva::simulator::total_bytes;
   return cudaSuccess;
@@ -201,6 +216,7 @@ inline bool is_host_memory(const void* address) { return flasheva::simulator::re
 inline cudaError_t cudaMemcpy2DAsync(void* out, std::size_t out_pitch, const void* in, std::size_t in_pitch,
                                      std::size_t width, std::size_t height, cudaMemcpyKind,
                                      cudaStream_t stream) {
+  SIMULATED_CALL(cudaError_t);
   if (width > out_pitch || width > in_pitch) return cudaErrorInvalidValue;
   if ((is_host_memory(out) || is_host_memory(in)) && unless_capturing() != cudaSuccess)
     return cudaErrorStreamCaptureUnsupported;
@@ -213,33 +229,51 @@ inline cudaError_t cudaMemcpy2DAsync(void* out, std::size_t out_pitch, const voi
 }
 inline cudaError_t cudaMemcpyAsync(void* out, const void* in, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t stream) {
+  SIMULATED_CALL(cudaError_t);
   if ((is_host_memory(out) || is_host_memory(in)) && unless_capturing() != cudaSuccess)
     return cudaErrorStreamCaptureUnsupported;
   return enqueue(stream, [=] { flasheva::simulator::copy(out, in, bytes); });
 }
 inline cudaError_t cudaMemsetAsync(void* out, int value, std::size_t bytes, cudaStream_t stream) {
+  SIMULATED_CALL(cudaError_t);
   return enqueue(stream, [=] { std::memset(flasheva::simulator::reachable(out), value, bytes); });
 }
 
-// Times are made up, and never the same twice: what is measured must not show in results.
+// When they happened, by the GPU's clock.
 struct SimulatedEvent;
 using cudaEvent_t = SimulatedEvent*;
+inline std::map<cudaEvent_t, double> event_times;
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 enum { cudaEventDisableTiming = 2 };
-inline cudaError_t cudaEventCreate(cudaEvent_t*) { return cudaSuccess; }
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return cudaSuccess; }
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  SIMULATED_CALL(cudaError_t);
+  static std::uintptr_t events = 0;
+  *event = reinterpret_cast<cudaEvent_t>(++events);
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
 inline cudaError_t cudaEventQuery(cudaEvent_t) { return all_has_happened(); }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return all_has_happened(); }
-inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
-  static std::uint32_t state = 1;
-  state = state * 1664525u + 1013904223u;
-  *milliseconds = 1.0f + static_cast<float>(state >> 8) * 0x1p-24f;
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  event_times.erase(event);
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  SIMULATED_CALL(cudaError_t);
+  event_times[event] = flasheva::simulator::milliseconds;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  SIMULATED_CALL(cudaError_t);
+  return all_has_happened();
+}
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  SIMULATED_CALL(cudaError_t);
+  *milliseconds = static_cast<float>(event_times.at(end) - event_times.at(begin));
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  SIMULATED_CALL(cudaError_t);
   const auto& capture = flasheva::simulator::capture;
   *status = capture.active && capture.stream == stream ? cudaStreamCaptureStatusActive
                                                        : cudaStreamCaptureStatusNone;
@@ -255,6 +289,7 @@ using cudaGraphExec_t = SimulatedGraph*;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  SIMULATED_CALL(cudaError_t);
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   flasheva::simulator::capture = {true, false, stream, {}};
   return cudaSuccess;
@@ -264,15 +299,18 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph)
   *graph = nullptr;
   if (!capture.active || capture.stream != stream) return cudaErrorInvalidValue;
   capture.active = false;
+  SIMULATED_CALL(cudaError_t);
   if (capture.spoiled) return cudaErrorStreamCaptureInvalidated;
   *graph = new SimulatedGraph{std::move(capture.work)};
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launches, cudaGraph_t graph, unsigned long long) {
+  SIMULATED_CALL(cudaError_t);
   *launches = new SimulatedGraph(*graph);
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t launches, cudaStream_t) {
+  SIMULATED_CALL(cudaError_t);
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   for (const auto& work : launches->work) work();
   return cudaSuccess;
@@ -296,17 +334,20 @@ struct cudaLaunchConfig_t {
 inline constexpr std::size_t most_shared_bytes = 227 << 10;  // of a block, as on sm_90
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int bytes) {
+  SIMULATED_CALL(cudaError_t);
   return static_cast<std::size_t>(bytes) <= most_shared_bytes ? cudaSuccess : cudaErrorInvalidValue;
 }
 template <class... Parameters>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(Parameters...), int,
                                                           std::size_t) {
+  SIMULATED_CALL(cudaError_t);
   *blocks = 2;
   return cudaSuccess;
 }
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
+  SIMULATED_CALL(cudaError_t);
   const dim3 grid = config->gridDim, block = config->blockDim;
   if (grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > most_shared_bytes)
     return cudaErrorInvalidConfiguration;

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstring>
 #include <functional>
+#include <optional>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -99,5 +101,22 @@ struct Gpu {
   int major, minor;
 };
 inline std::vector<Gpu> gpus = {{9, 0}};
+
+// A call of CUDA or cuBLASLt that a test makes fail: of those whose names begin so, the one that
+// `calls_before` others precede. It gives `status` and does nothing. Calls that give something back cannot
+// fail: destructors make them.
+struct Failure {
+  std::string name;
+  int calls_before = 0, status = 0;
+  std::string failed;  // the name of the one that did
+};
+inline std::optional<Failure> failure;
+int status_of(const char* call);  // 0, but of the one that is to fail
+#define SIMULATED_CALL(Status)                                                  \
+  if (const int status = flasheva::simulator::status_of(__func__); status != 0) \
+  return static_cast<Status>(status)
+
+// The GPU's clock, which matrix products alone move on (cublasLt.h).
+inline double milliseconds = 0;
 
 }  // namespace flasheva::simulator
