@@ -27,6 +27,14 @@ double bytes_of(std::initializer_list<Tensor> tensors) {
 
 double product_flops(const Shape& shape) { return 2.0 * static_cast<double>(shape.size()); }
 
+// `per_pair` and dimension of a head: over every query of q (B, H, T, d), each token and chunk that it sees.
+double attention_flops(double per_pair, const Tensor& q, const AttentionConfig& config) {
+  std::int64_t pairs = 0;
+  for (std::int64_t n = config.first_query; n < config.first_query + q.dim(2); ++n)
+    pairs += n - config.visibility.first_token(n) + 1 + config.visibility.visible_chunks(n);
+  return per_pair * static_cast<double>(q.dim(0) * q.dim(1) * q.dim(3)) * static_cast<double>(pairs);
+}
+
 }  // namespace
 
 TimedOps::TimedOps(Ops& ops) : ops_(ops) {
@@ -166,7 +174,7 @@ void TimedOps::qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients,
 
 void TimedOps::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
                                  Tensor beta, Tensor chunk_bias, const AttentionConfig& config) {
-  measure("attention_forward", q.shape, {out, q, k, v, kappa, beta}, 0,
+  measure("attention_forward", q.shape, {out, q, k, v, kappa, beta}, attention_flops(4, q, config),
           [&] { ops_.attention_forward(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config); });
 }
 
@@ -174,8 +182,8 @@ void TimedOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa
                                   Tensor dchunk_bias, Tensor dout, Tensor out, Tensor log_sum_exp, Tensor q,
                                   Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor chunk_bias,
                                   const AttentionConfig& config) {
-  measure("attention_backward", q.shape, {dq, dk, dv, dkappa, dbeta, dout, out, q, k, v, kappa, beta}, 0,
-          [&] {
+  measure("attention_backward", q.shape, {dq, dk, dv, dkappa, dbeta, dout, out, q, k, v, kappa, beta},
+          attention_flops(10, q, config), [&] {
             ops_.attention_backward(dq, dk, dv, dkappa, dbeta, dchunk_bias, dout, out, log_sum_exp, q, k, v,
                                     kappa, beta, chunk_bias, config);
           });

@@ -18,7 +18,9 @@ class TimedOps : public Ops {
     std::int64_t calls = 0;
     double seconds = 0;  // 0 where they take no longer than the least of operations
     double bytes = 0;    // of the tensors named in the calls, each once
-    double flops = 0;    // of matrix products alone
+    // Of linear layers and of attention, as model FLOPs: of attention's backward pass the logits once again,
+    // and nothing else that a kernel computes twice.
+    double flops = 0;
   };
 
   explicit TimedOps(Ops& ops);

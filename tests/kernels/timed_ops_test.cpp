@@ -34,5 +34,35 @@ TEST(TimedOpsTest, CallsTheOperationAndCountsItByShape) {
   EXPECT_TRUE(timed.totals().empty());
 }
 
+// Windows of 4 tokens, chunks of 2, two heads of 32. Ten queries see 10, 10 and 3 tokens in their windows,
+// and those of the second and third window 4 x 2 and 2 x 4 chunks.
+TEST(TimedOpsTest, CountsWhatTheQueriesOfAttentionSee) {
+  const std::unique_ptr<Ops> ops = make_test_ops();
+  TimedOps timed(*ops);
+  std::mt19937_64 generator(4);
+  const auto random = [&](const Shape& shape) { return TestTensor::random(DType::f32, shape, generator); };
+  const Shape tokens{3, 2, 10, 32}, chunks{3, 2, 5, 32};
+  TestTensor q = random(tokens), k = random(tokens), v = random(tokens), kappa = random(chunks);
+  TestTensor beta = random(chunks), dout = random({3, 10, 64});
+  TestTensor out(DType::f32, {3, 10, 64}), log_sum_exp(DType::f32, {3, 2, 10});
+  TestTensor dq(DType::f32, tokens), dk(DType::f32, tokens), dv(DType::f32, tokens);
+  TestTensor dkappa(DType::f32, chunks), dbeta(DType::f32, chunks);
+  AttentionConfig config;
+  config.visibility = {AttentionKind::eva, WindowKind::block, ChunkVisibility::outside_window, 4, 2};
+  timed.attention_forward(out, log_sum_exp, q, k, v, kappa, beta, {}, config);
+  timed.attention_backward(dq, dk, dv, dkappa, dbeta, {}, dout, out, log_sum_exp, q, k, v, kappa, beta, {},
+                           config);
+  const double pairs = 10 + 10 + 3 + 4 * 2 + 2 * 4, dimensions = 3 * 2 * 32;
+  EXPECT_EQ(timed.totals().at("attention_forward 3x2x10x32").flops, 4 * dimensions * pairs);
+  EXPECT_EQ(timed.totals().at("attention_backward 3x2x10x32").flops, 10 * dimensions * pairs);
+
+  // The last two queries alone, as of a prompt that is taken in segments: 1 and 2 tokens, 4 chunks each.
+  TestTensor last_q = random({3, 2, 2, 32}), last_out(DType::f32, {3, 2, 64});
+  TestTensor last_log_sum_exp(DType::f32, {3, 2, 2});
+  config.first_query = 8;
+  timed.attention_forward(last_out, last_log_sum_exp, last_q, k, v, kappa, beta, {}, config);
+  EXPECT_EQ(timed.totals().at("attention_forward 3x2x2x32").flops, 4 * dimensions * (1 + 2 + 2 * 4));
+}
+
 }  // namespace
 }  // namespace flasheva
