@@ -43,6 +43,7 @@ void add_attention(CLI::App& bench) {
   command->add_option("--precision", options->precision)->check(CLI::IsMember(names_of<Precision>()));
   command->add_option("--repeats", options->repeats, "timed runs; the median counts")
       ->check(CLI::PositiveNumber);
+  command->add_flag("--operations", options->operations, "also print how the time divides");
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);
   command->callback([options] { bench_attention(*options); });

@@ -7,6 +7,8 @@
 
 #include "kernels/buffer.h"
 #include "src/commands/figures.h"
+#include "src/commands/machine_peaks.h"
+#include "src/commands/operation_times.h"
 #include "src/config/config.h"
 #include "src/core/clock.h"
 #include "src/core/error.h"
@@ -104,6 +106,15 @@ double median_milliseconds(Ops& ops, int samples, const std::function<void()>& w
   return median(times);
 }
 
+nlohmann::ordered_json profile_of(const Core& core, Ops& ops, int repeats) {
+  TimedOps timed(ops);
+  for (int i = 0; i < repeats; ++i) {
+    core.forward(timed);
+    core.backward(timed);
+  }
+  return operations_of(timed, repeats);
+}
+
 }  // namespace
 
 void bench_attention(const BenchAttentionOptions& options) {
@@ -128,14 +139,16 @@ void bench_attention(const BenchAttentionOptions& options) {
                        static_cast<double>(visible_pairs(core.attention.visibility, options.tokens));
   const double speed = flops / ((forward + backward) * 1e-3);
   const double peak = measure_gemm_peak(*ops, compute, {{2048, 2048, 2048}}, 0.3);
-  print_figures({{"kind", options.kind},
-                 {"precision", options.precision},
-                 {"milliseconds_forward", forward},
-                 {"milliseconds_backward", backward},
-                 {"flops_per_second", speed},
-                 {"gemm_peak_flops_per_second", peak},
-                 {"share_of_peak", speed / peak}},
-                options.json);
+  nlohmann::ordered_json figures = {
+      {"kind", options.kind},      {"precision", options.precision},     {"batch", options.batch},
+      {"tokens", options.tokens},  {"milliseconds_forward", forward},    {"milliseconds_backward", backward},
+      {"flops_per_second", speed}, {"gemm_peak_flops_per_second", peak}, {"share_of_peak", speed / peak}};
+  if (options.operations) {
+    figures["copy_peak_bytes_per_second"] = measure_copy_peak(*ops);
+    figures["operations"] = profile_of(core, *ops, options.repeats);
+  }
+  print_figures(figures, options.json);
+  if (options.operations) print_operations(figures["operations"], (forward + backward) * 1e-3);
 }
 
 }  // namespace flasheva

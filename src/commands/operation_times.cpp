@@ -19,6 +19,8 @@ nlohmann::ordered_json operations_of(const TimedOps& timed, int steps) {
     operations.push_back({{"operation", name},
                           {"calls", static_cast<double>(total.calls) / steps},
                           {"seconds", total.seconds / steps},
+                          {"bytes", total.bytes / steps},
+                          {"flops", total.flops / steps},
                           {"bytes_per_second", rate(total.bytes, total.seconds)},
                           {"flops_per_second", rate(total.flops, total.seconds)}});
   return operations;

@@ -374,15 +374,23 @@ TEST_F(Commands, BenchStepSaysWhereTheTimeGoes) {
 
 TEST_F(Commands, BenchAttentionMeasuresEveryKind) {
   for (const char* kind : {"full", "sliding", "eva"}) {
-    expect_done({"bench",       "attention", "--kind",    kind, "--heads",  "2",
-                 "--head-dim",  "16",        "--tokens",  "70", "--window", "16",
-                 "--chunk",     "8",         "--repeats", "1",  "--json",   space->at("b.json"),
-                 "--precision", "bf16"});
+    expect_done({"bench",       "attention", "--kind",      kind, "--heads",  "2",
+                 "--head-dim",  "16",        "--tokens",    "70", "--window", "16",
+                 "--chunk",     "8",         "--repeats",   "1",  "--json",   space->at("b.json"),
+                 "--precision", "bf16",      "--operations"});
     const nlohmann::json figures = read_json(space->folder / "b.json");
     EXPECT_EQ(figures["kind"], kind);
-    for (const char* key : {"milliseconds_forward", "milliseconds_backward", "flops_per_second"})
+    for (const char* key :
+         {"milliseconds_forward", "milliseconds_backward", "flops_per_second", "copy_peak_bytes_per_second"})
       EXPECT_GT(figures.at(key), 0) << key;
     expect_speeds(figures);
+    // Operation by operation the same FLOPs as in all.
+    const auto number = [](const nlohmann::json& of, const char* key) { return of.at(key).get<double>(); };
+    const double seconds =
+        1e-3 * (number(figures, "milliseconds_forward") + number(figures, "milliseconds_backward"));
+    double flops = 0;
+    for (const nlohmann::json& row : figures["operations"]) flops += number(row, "flops");
+    EXPECT_NEAR(flops / (seconds * number(figures, "flops_per_second")), 1, 1e-6);
   }
 }
 
