@@ -23,6 +23,9 @@ void add_step(CLI::App& bench) {
   command->add_option("--steps", options->steps, "timed steps, after one that is not")
       ->check(CLI::PositiveNumber);
   command->add_flag("--operations", options->operations, "also print where the time of a step goes");
+  command->add_option("--write-start", options->write_start,
+                      "measure nothing; write the model that the steps begin with to this folder, and their "
+                      "tokens and targets to its tokens.safetensors");
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);
   command->callback([options] { bench_step(*options); });

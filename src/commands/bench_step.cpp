@@ -6,11 +6,13 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "kernels/host_staging.h"
 #include "kernels/timed_ops.h"
 #include "src/commands/figures.h"
 #include "src/commands/machine_peaks.h"
 #include "src/commands/operation_times.h"
 #include "src/core/error.h"
+#include "src/io/model_folder.h"
 #include "src/model/initialize.h"
 #include "src/training/flops.h"
 #include "src/training/gemm_peak.h"
@@ -50,11 +52,50 @@ std::vector<GemmShape> shapes_of(const ModelConfig& model, std::int64_t rows) {
           {4096, 4096, 4096}};
 }
 
+void write_start(const std::string& folder, Trainer& trainer, const Config& config, const ModelConfig& model,
+                 Ops& ops) {
+  HostStaging staging;
+  std::vector<std::pair<std::string, StoredTensor>> weights, tokens;
+  for (const Parameter& parameter : trainer.parameters().all())
+    weights.emplace_back(parameter.name, stored_from(parameter.master, [&](const Tensor& master) {
+                           return staging.read(ops, master);
+                         }));
+  write_model_folder(folder, model, weights, {}, nlohmann::json::object());
+  const Shape shape{config.batch.sequences, config.data.sequence_length};
+  tokens.emplace_back("tokens", stored(shaped(trainer.batch().tokens, shape)));
+  tokens.emplace_back("targets", stored(shaped(trainer.batch().targets, shape)));
+  write_safetensors(std::filesystem::path(folder) / "tokens.safetensors", tokens);
+  fmt::print("{}\n", folder);
+}
+
+struct Steps {
+  double first_loss = 0, median_seconds = 0;
+};
+
+// The first, which plans products and records graphs, is not timed.
+Steps run_steps(Trainer& trainer, Ops& ops, TimedOps& timed, int count) {
+  Steps steps;
+  Progress progress;
+  std::vector<double> seconds;
+  steps.first_loss = trainer.step_on_batch(progress).loss;
+  timed.clear();
+  for (progress.step = 1; progress.step <= count; ++progress.step) {
+    ops.synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    trainer.step_on_batch(progress);
+    ops.synchronize();
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  steps.median_seconds = median(seconds);
+  return steps;
+}
+
 }  // namespace
 
 void bench_step(const BenchStepOptions& options) {
   Config config = load_config(options.config, options.overrides);
   config.checkpoint.every = 0;
+  if (!options.write_start.empty()) check_model_folder_destination(options.write_start);
   const ModelConfig model = resolve_model(config);
   const PhaseConfig& phase = find_phase(config, options.phase);
   const auto ops = options.device.make_ops(to_string(config.run.device));
@@ -65,19 +106,9 @@ void bench_step(const BenchStepOptions& options) {
   initialize_from_scratch(trainer.parameters(), model, *ops, config.run.seed);
   trainer.begin_phase(phase);
   fill_with_synthetic_tokens(trainer.batch(), model.vocab_size);
+  if (!options.write_start.empty()) return write_start(options.write_start, trainer, config, model, *ops);
 
-  Progress progress;
-  std::vector<double> seconds;
-  for (int i = 0; i <= options.steps; ++i, ++progress.step) {
-    if (i == 1) timed.clear();
-    const auto start = std::chrono::steady_clock::now();
-    trainer.step_on_batch(progress);
-    ops->synchronize();
-    if (i > 0)
-      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  const double step_seconds = median(seconds);
-
+  const auto [first_loss, step_seconds] = run_steps(trainer, *ops, timed, options.steps);
   const std::int64_t S = config.batch.sequences, T = config.data.sequence_length;
   const DType compute = compute_type(phase.precision);
   const double peak =
@@ -89,7 +120,8 @@ void bench_step(const BenchStepOptions& options) {
                                     {"tokens_per_second", static_cast<double>(S * T) / step_seconds},
                                     {"model_flops_per_second", speed},
                                     {"gemm_peak_flops_per_second", peak},
-                                    {"share_of_peak", speed / peak}};
+                                    {"share_of_peak", speed / peak},
+                                    {"first_loss", first_loss}};
   if (options.operations) {
     figures["copy_peak_bytes_per_second"] = measure_copy_peak(*ops);
     figures["operations"] = operations_of(timed, options.steps);
