@@ -23,7 +23,8 @@ import transformers
 import yaml
 
 import pytorch_side
-from common import CONFIGS, ROOT, THREADS, git, machine, machine_line, run_bench, write_report
+from common import CONFIGS, LOSS_TOLERANCE, ROOT, THREADS, check_first_losses, git, machine, machine_line
+from common import run_bench, start_of, write_report
 from rows import ROWS, AttentionRow, OwnStepRow, quick
 
 KIND_OF = {"linear_": "products", "attention_": "attention", "chunk_summary_": "chunk summaries"}
@@ -83,6 +84,7 @@ def warmed_up(variants: dict) -> tuple:
 def compare(ours, variants: dict, pairs: int, repeats: int) -> dict:
     """Seconds of both sides in alternation: `ours` gives (seconds, figures), `variants` {name: its maker}."""
     running, failed = warmed_up(variants)
+    first_losses = {name: getattr(work, "first_loss", None) for name, work in running.items()}
     samples = {name: [] for name in running}
     our_seconds, figures = [], []
     for pair in range(pairs):
@@ -101,6 +103,7 @@ def compare(ours, variants: dict, pairs: int, repeats: int) -> dict:
         "fastest": fastest,
         "pytorch_seconds": samples,
         "pytorch_failed": failed,
+        "pytorch_first_losses": first_losses,
         "figures": figures,
     }
 
@@ -109,13 +112,18 @@ def compare_step(row, precision: str, options) -> dict:
     config = load_config(row)
     B, T = pytorch_side.batch_shape(config)
 
+    arguments = step_arguments(row, precision, options.repeats)
+
     def ours():
-        figures = run_bench(options.binary, step_arguments(row, precision, options.repeats))
+        figures = run_bench(options.binary, arguments)
         return B * T / figures["tokens_per_second"], figures
 
     variants = pytorch_side.step_variants(config, precision)
-    makers = {name: partial(pytorch_side.Step, config, *how) for name, how in variants.items()}
-    result = compare(ours, makers, options.pairs, options.repeats)
+    with start_of(options.binary, arguments) as start:
+        makers = {name: partial(pytorch_side.Step, config, *how, start) for name, how in variants.items()}
+        result = compare(ours, makers, options.pairs, options.repeats)
+    for loss in result["pytorch_first_losses"].values():
+        check_first_losses(result["figures"][0]["first_loss"], loss, precision)
     model = config["model"]["architecture"]
     D, I, rows = model["hidden_size"], model["intermediate_size"], B * T
     shapes = [(rows, 3 * D, D), (rows, I, D), (rows, D, I), (min(rows, 512), model["vocab_size"], D)]
@@ -219,6 +227,12 @@ def markdown(report: dict) -> str:
     ]
     if profiles:
         lines += ["", "Where the time of our step goes (operation by operation in the .json):", "", *profiles]
+    losses = [r for r in report["rows"] if "first_loss" in r.get("figures", [{}])[0] and "pytorch_first_losses" in r]
+    if losses:
+        allowed = " and ".join(f"{bound:g} in {precision}" for precision, bound in LOSS_TOLERANCE.items())
+        lines += ["", "The first step's loss from the same weights and tokens, in nats, ours and that of the fastest "]
+        lines[-1] += f"PyTorch variant (a row whose variants are not all within {allowed} of ours fails):"
+        lines += ["", *(f"- {r['row']}, {r['precision']}: {first_losses(r)}" for r in losses)]
     failures = [
         (r["row"], r["precision"], *f) for r in report["rows"] for f in r.get("pytorch_failed", {}).items()
     ]
@@ -239,6 +253,10 @@ def time_by_kind(figures: dict) -> str:
     speed, peak = product_flops / seconds["products"], figures["gemm_peak_flops_per_second"]
     shares = ", ".join(f"{kind} {taken / step:.1%}" for kind, taken in seconds.items() if taken)
     return f"{shares}; products at {speed / 1e9:.0f} GFLOP/s, {speed / peak:.0%} of the peak"
+
+
+def first_losses(row: dict) -> str:
+    return f"{row['figures'][0]['first_loss']:.6f} and {row['pytorch_first_losses'][row['fastest']]:.6f}"
 
 
 def table_line(row: dict) -> str:
@@ -280,6 +298,7 @@ def main() -> int:
     options = parse_options()
     torch.set_num_threads(THREADS)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),

@@ -22,6 +22,7 @@ import shlex
 import statistics
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from torch.nn.attention import sdpa_kernel
 
 import pytorch_side
 from against_pytorch import load_config, one_line
-from common import CONFIGS, ROOT, commit, machine, run_bench, write_report
+from common import CONFIGS, ROOT, check_first_losses, commit, machine, run_bench, start_of, write_report
 from gpu_pytorch_side import BACKENDS, make_block_mask
 from gpu_report import cells, gpu, markdown
 from pytorch_side import modeling
@@ -97,12 +98,12 @@ def attention_flops(row: AttentionRow) -> float:
 # --- PyTorch's side ------------------------------------------------------------------------------------------
 
 
-def variants_of(row, options) -> dict:
-    """{name: (kernels of SDPA, maker)}."""
+def variants_of(row, options, start: Path | None) -> dict:
+    """{name: (kernels of SDPA, maker)}; of steps that begin with the model and tokens of the folder `start`."""
     if isinstance(row, StepRow):
         config = load_config(row)
         kernels = fastest_kernels(config, options)
-        how = {"device": options.device, "full_attention": "causal"}  # of gpu_pytorch_side
+        how = {"start": start, "device": options.device, "full_attention": "causal"}  # of gpu_pytorch_side
         execution = "compiled" if options.device == "cuda" else "unfused"
         make = partial(pytorch_side.Step, config, execution, formulation="", **how)
         return {f"{execution} {s}, {kernels}": (kernels, partial(make, storage=s)) for s in options.storages}
@@ -222,10 +223,17 @@ def seconds_left(options) -> float:
 
 
 def seconds_needed(row) -> float:
-    """For one variant: compiling takes the most."""
+    """For one variant: compiling takes the most, of a large model also writing and reading its weights."""
     if isinstance(row, StepRow):
-        return 150 if load_config(row)["model"]["architecture"]["num_hidden_layers"] >= 24 else 60
+        return 170 if load_config(row)["model"]["architecture"]["num_hidden_layers"] >= 24 else 70
     return 60 if row.kind == "eva" else 20
+
+
+def start_of_row(row, options):
+    """Of steps that are compared: what both sides begin with. Ours make it anew in every run, from the seed."""
+    if not (options.binary and isinstance(row, StepRow)):
+        return nullcontext()
+    return start_of(options.binary, our_arguments(row, options), min(120, seconds_left(options)))
 
 
 def run_pair(row, work, options) -> tuple:
@@ -235,6 +243,8 @@ def run_pair(row, work, options) -> tuple:
         if isinstance(work, pytorch_side.Step):
             work.drop_gradients()  # our program needs their memory
         ours = run_ours(row, options)
+        if isinstance(work, pytorch_side.Step):
+            check_first_losses(ours["first_loss"], work.first_loss, "bf16")
     repeats = options.repeats if isinstance(row, StepRow) else 4 * options.repeats
     return ours, statistics.median(seconds_of(work, repeats))
 
@@ -246,6 +256,7 @@ def run_variant(row, kernels: str, make, options) -> dict:
         work = make()
         for _ in range(3):  # the first compiles
             work()
+        result["pytorch_first_loss"] = getattr(work, "first_loss", None)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         longest = 0.0
@@ -284,21 +295,29 @@ def measure(row, options) -> dict:
     if is_step:
         B, T = pytorch_side.batch_shape(load_config(row))
         head["tokens"] = B * T
+    if seconds_left(options) < seconds_needed(row):
+        head["failed"]["all"] = "no time left"
+        return head
     try:
-        for name, (kernels, make) in variants_of(row, options).items():
-            if seconds_left(options) < seconds_needed(row):
-                head["failed"][name] = "no time left"
-                continue
-            try:
-                head["variants"][name] = result = run_variant(row, kernels, make, options)
-                if "stopped" in result:
-                    head["failed"][name] = result["stopped"]
-            except Exception as error:  # a variant that does not run must not hide the others
-                head["failed"][name] = one_line(error)
-            forget()
+        with start_of_row(row, options) as start:
+            measure_variants(head, row, options, start)
     except Exception as error:
         head["failed"]["all"] = one_line(error)
     return head | fastest(head)
+
+
+def measure_variants(head: dict, row, options, start: Path | None) -> None:
+    for name, (kernels, make) in variants_of(row, options, start).items():
+        if seconds_left(options) < seconds_needed(row):
+            head["failed"][name] = "no time left"
+            continue
+        try:
+            head["variants"][name] = result = run_variant(row, kernels, make, options)
+            if "stopped" in result:
+                head["failed"][name] = result["stopped"]
+        except Exception as error:  # a variant that does not run must not hide the others
+            head["failed"][name] = one_line(error)
+        forget()
 
 
 def fastest(result: dict) -> dict:
@@ -310,12 +329,14 @@ def fastest(result: dict) -> dict:
     variant = result["variants"][name]
     figures = {"fastest": name, "pytorch_seconds": medians[name]}
     figures["pytorch_memory_bytes"] = variant.get("pytorch_memory_bytes")
+    figures["pytorch_first_loss"] = variant["pytorch_first_loss"]
     if variant["ours"]:
         ours = [run["seconds"] for run in variant["ours"]]
         figures["our_seconds"] = statistics.median(ours)
         figures["ratio"] = statistics.median(t / o for t, o in zip(variant["pytorch_seconds"], ours))
         figures["our_memory_bytes"] = max(run["memory_bytes"] for run in variant["ours"])
         figures["our_gemm_peak"] = max(run["gemm_peak_flops_per_second"] for run in variant["ours"])
+        figures["our_first_loss"] = variant["ours"][0].get("first_loss")
     return figures
 
 
@@ -350,6 +371,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     options = parse_options()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     rows = [row for row in ROWS if not options.rows or any(part in row.name for part in options.rows)]
     if options.try_on_cpu:
         rows = [tiny(row) for row in rows if row.name.endswith((" 2048", " 160M"))]

@@ -4,7 +4,7 @@ import subprocess
 
 import torch
 
-from common import machine_line
+from common import LOSS_TOLERANCE, machine_line
 
 
 def gpu() -> dict:
@@ -53,6 +53,11 @@ def markdown(report: dict) -> str:
         "| --- | --- | --- | --- | ---: | ---: |",
     ]
     lines += [f"| {row['row']} | {' | '.join(cells(row, max(peaks)))} |" for row in report["rows"]]
+    losses = [row for row in report["rows"] if row.get("our_first_loss") is not None]
+    if losses:
+        lines += ["", "The first step's loss from the same weights and tokens, in nats, ours and PyTorch's (farther than "]
+        lines[-1] += f"{LOSS_TOLERANCE['bf16']:g} apart, the row fails):"
+        lines += ["", *(f"- {r['row']}: {r['our_first_loss']:.6f} and {r['pytorch_first_loss']:.6f}" for r in losses)]
     failures = [(row["row"], *failure) for row in report["rows"] for failure in row["failed"].items()]
     if failures:
         lines += ["", "What was not measured, or not to the end:", ""]

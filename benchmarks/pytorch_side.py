@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from common import THREADS
@@ -61,34 +62,60 @@ def compiled(function, execution: str):
     return torch.compile(function, dynamic=False, options=COMPILE_OPTIONS[execution])
 
 
-class Step:
-    """A training step: forward, backward, clipping, fused AdamW. Calling it runs one. `full_attention`: how
-    transformers computes full attention, one of its names or a registered one."""
-
-    def __init__(self, config: dict, execution: str, storage: str, formulation: str, device="cpu", full_attention="sdpa"):
+def make_model(config: dict, start: Path | None, full_attention: str, device: str):
+    """In float32, with the weights of the folder `start`, or of its own where that is None."""
+    architecture, attention = config["model"]["architecture"], config["model"]["attention"]
+    if attention["default"] == "full":
+        how = {"use_cache": False, "attn_implementation": full_attention}
+        kind, model_config = GPTNeoXForCausalLM, GPTNeoXConfig(**architecture, **how)
+    else:
+        eva = {key: attention[key] for key in configuration.EVA_DEFAULTS if key in attention}
+        kind = modeling.FlashEvaGPTNeoXForCausalLM
+        model_config = configuration.FlashEvaGPTNeoXConfig(**architecture, eva=eva | {"noise_clip": 0.0})
+    if start is None:
         torch.manual_seed(0)
+        with torch.device(device):
+            return kind(model_config)
+    return kind.from_pretrained(start, config=model_config, dtype=torch.float32).to(device)
+
+
+def make_tokens(config: dict, start: Path | None, device: str) -> tuple:
+    """Tokens (B, T) and targets (B T): those of the folder `start`, or others where that is None."""
+    if start is not None:
+        stored = load_file(start / "tokens.safetensors", device=device)
+        return stored["tokens"].long(), stored["targets"].long().flatten()
+    vocab_size = config["model"]["architecture"]["vocab_size"]
+    tokens = torch.randint(0, vocab_size, (2, *batch_shape(config)), device=device)
+    return tokens[0], tokens[1].flatten()
+
+
+class Step:
+    """A training step: forward, backward, clipping, fused AdamW. Calling it runs one, always on the same tokens.
+    `start`: a folder that `flasheva bench step --write-start` wrote, to begin with its weights and tokens.
+    `full_attention`: how transformers computes full attention, one of its names or a registered one."""
+
+    def __init__(
+        self,
+        config: dict,
+        execution: str,
+        storage: str,
+        formulation: str,
+        start: Path | None = None,
+        device="cpu",
+        full_attention="sdpa",
+    ):
         self.device = device
         self.windowed_attention = FORMULATIONS.get(formulation)
-        architecture, self.B, self.T = config["model"]["architecture"], *batch_shape(config)
-        attention = config["model"]["attention"]
-        with torch.device(device):
-            if attention["default"] == "full":
-                how = {"use_cache": False, "attn_implementation": full_attention}
-                model = GPTNeoXForCausalLM(GPTNeoXConfig(**architecture, **how))
-            else:
-                eva = {key: attention[key] for key in configuration.EVA_DEFAULTS if key in attention}
-                eva_config = configuration.FlashEvaGPTNeoXConfig(**architecture, eva=eva | {"noise_clip": 0.0})
-                model = modeling.FlashEvaGPTNeoXForCausalLM(eva_config)
-        self.model = model.train()
+        self.model = model = make_model(config, start, full_attention, device).train()
         self.masters = None
         if storage == "weights":
             self.masters = [p.detach().clone().requires_grad_() for p in model.parameters()]
             self.model.bfloat16()
         self.autocast = storage == "autocast"
         self.optimizer = torch.optim.AdamW(self.optimized(), lr=1e-4, betas=(0.9, 0.95), fused=True)
-        tokens = torch.randint(0, architecture["vocab_size"], (2, self.B, self.T), device=device)
-        self.tokens, self.targets = tokens[0], tokens[1].flatten()
+        self.tokens, self.targets = make_tokens(config, start, device)
         self.loss = compiled(self.plain_loss, execution)
+        self.first_loss = None  # before any update, nats a token
 
     def optimized(self) -> list:
         return self.masters or list(self.model.parameters())
@@ -101,6 +128,8 @@ class Step:
         self.model.zero_grad(set_to_none=True)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
             loss = self.loss(self.tokens, self.targets)
+        if self.first_loss is None:
+            self.first_loss = loss.item()
         loss.backward()
         parameters = list(self.model.parameters())
         if self.masters:
