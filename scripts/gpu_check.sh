@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Tests and measures flasheva on a machine with a GPU, CUDA 13 and little else: what scripts/package_for_gpu.sh
-# collected, beside this repository's files. No part stops the next; a table of all comes last and goes to
-# RESULTS_FOLDER/PARTS/summary.md, every log and figure behind it to RESULTS_FOLDER/PARTS/results.tar.gz. Both are
-# written after every step and every 20 seconds. On a GPU, whatever did not pass makes the exit status 1.
+# collected, beside this repository's files. No part stops the next; one table of all that was measured comes last.
+# The summary goes to RESULTS_FOLDER/PARTS/summary.md, every log and figure behind it to RESULTS_FOLDER/PARTS/
+# results.tar.gz. Both are written after every step and every 20 seconds; scripts/summarize_gpu_check.py makes files of
+# benchmarks/results/ of them. On a GPU, whatever did not pass makes the exit status 1.
 #
 #     scripts/gpu_check.sh [OPTION...] [PACKAGE [RESULTS_FOLDER]]   default: build/gpu-package.tar.gz, build/gpu-results
 #
@@ -29,7 +30,7 @@ while (($#)); do
     --parts) parts=${2:?--parts LIST}; shift ;;
     --seconds) seconds=${2:?--seconds N}; shift ;;
     --try-on-cpu) device=cpu ;;
-    -*) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    -*) sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 2 ;;
     *) places+=("$1") ;;
   esac
   shift
@@ -238,12 +239,12 @@ attention() {
   for tokens in "${lengths[@]}"; do
     for kind in eva full; do
       bench attention "$kind-$tokens" 30 attention --kind $kind --tokens "$tokens" --batch $((all / tokens)) \
-        --heads $heads --head-dim 64 --precision bf16 --repeats 20
+        --heads $heads --head-dim 64 --precision bf16 --repeats 20 --operations
     done
   done
   for kind in eva full; do
     bench attention "$kind-${lengths[1]:-512}-one-sequence" 30 attention --kind $kind --tokens "${lengths[1]:-512}" \
-      --batch 1 --heads $heads --head-dim 64 --precision bf16 --repeats 20
+      --batch 1 --heads $heads --head-dim 64 --precision bf16 --repeats 20 --operations
   done
 }
 
@@ -270,6 +271,7 @@ pytorch() {
 
 find_cuda_libraries
 : >"$work/steps.tsv"
+echo "$FLASHEVA_COMMIT" >"$work/commit"
 if [[ -n $repository && $repository != "$FLASHEVA_COMMIT" ]]; then
   row package commit "warning: built from $FLASHEVA_COMMIT, beside files of $repository"
 fi

@@ -1,31 +1,50 @@
-"""The tables of scripts/gpu_check.sh, in Markdown, from its folder of logs and figures; the shortest come last.
+"""The summary of scripts/gpu_check.sh, in Markdown, from folders of logs and figures: the profiles, what ran, what
+failed, and one table of all that was measured last.
 
-    python3 scripts/summarize_gpu_check.py FOLDER
+    python3 scripts/summarize_gpu_check.py FOLDER...
+    python3 scripts/summarize_gpu_check.py build/gpu-results/* --output benchmarks/results
+
+FOLDER: what one call of gpu_check.sh left, results.tar.gz or its content. With --output, the summary of all of them
+becomes MACHINE-gpu-check-DATE.md there, and the figures behind it MACHINE-gpu-check-DATE.json.
 
 Whatever is missing or unreadable is left out: a part that failed must not hide the others.
 """
 
+import argparse
+import datetime
 import json
 import os
 import re
 import sys
+import tarfile
+import tempfile
 from collections import Counter
 from pathlib import Path
 
-FOLDER = Path(sys.argv[1])
+import gpu_check_table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from common import write_report  # noqa: E402
+
+FOLDERS: list = []  # with the logs and figures of a call each
+
+
+def files(pattern: str) -> list:
+    """Oldest first; a part that ran again comes behind its first time."""
+    found = [path for folder in FOLDERS for path in folder.glob(pattern)]
+    return sorted(found, key=lambda path: (path.stat().st_mtime, path.name))
 
 
 def log_of(name: str) -> str:
-    path = FOLDER / f"{name}.log"
-    return path.read_text(errors="replace") if path.is_file() else ""
+    return "".join(path.read_text(errors="replace") for path in files(f"{name}.log")[-1:])
 
 
-def figures_of(part: str) -> dict:
-    """{name: figures} of the part's JSON files."""
+def all_figures() -> dict:
+    """{name: figures} of every JSON file."""
     figures = {}
-    for path in sorted(FOLDER.glob(f"{part}-*.json"), key=lambda path: path.stat().st_mtime):
+    for path in files("*.json"):
         try:
-            figures[path.stem.removeprefix(f"{part}-")] = json.loads(path.read_text())
+            figures[path.stem] = json.loads(path.read_text())
         except ValueError:  # cut off by its time limit
             pass
     return figures
@@ -55,7 +74,7 @@ def table(head: str, rows: list) -> list:
 
 def fates() -> list:
     rows = []
-    for line in (FOLDER / "steps.tsv").read_text().splitlines():
+    for line in [line for path in files("steps.tsv") for line in path.read_text().splitlines()]:
         part, name, fate, seconds = line.split("\t")
         rows.append([part, name, fate, seconds, detail(part, name, fate)])
     return ["## What ran", "", *table("part | step | outcome | seconds | detail", rows)]
@@ -65,7 +84,7 @@ def failed_tests() -> list:
     """Those that failed, and those that began and did not end: a crash, a hang. Of a program that was run suite by
     suite only what that says: a fault of the GPU fails all later tests of its process."""
     lines = []
-    for path in sorted(FOLDER.glob("tests-*.log")):
+    for path in files("tests-*.log"):
         if path.with_name(f"{path.stem}-by-suite.log").is_file():
             continue
         log = path.read_text(errors="replace")
@@ -91,46 +110,21 @@ def profile(name: str, f: dict, longest: int = 12) -> list:
 def profiles() -> list:
     """Where the time goes, operation by operation."""
     lines = []
-    for part in ("steps", "decode"):
-        for name, f in figures_of(part).items():
-            lines += profile(f"{part} {name}", f) if "operations" in f else []
+    for name, f in all_figures().items():
+        if "operations" in f and name.startswith(("steps-", "decode-")):
+            lines += profile(name.replace("-", " ", 1), f)
     return lines
-
-
-def steps() -> list:
-    rows = []
-    for name, f in figures_of("steps").items():
-        if "operations" in f:
-            continue
-        peak = f["gemm_peak_flops_per_second"] / 1e12
-        rows.append([name, f"{1e3 * f['seconds_per_step']:.1f}", f"{f['tokens_per_second']:.0f}"])
-        rows[-1] += [f"{f['model_flops_per_second'] / 1e12:.1f}", f"{peak:.0f}", f"{f['share_of_peak']:.1%}"]
-    head = "training step, bf16 | ms | tokens/s | model TFLOP/s | GEMM peak, TFLOP/s | share"
-    return table(head, rows)
-
-
-def attention() -> list:
-    rows = []
-    for name, f in figures_of("attention").items():
-        forward, backward = f["milliseconds_forward"], f["milliseconds_backward"]
-        rows.append([name, f"{forward:.3f}", f"{backward:.3f}", f"{f['flops_per_second'] / 1e12:.1f}"])
-        rows[-1].append(f"{f['share_of_peak']:.1%}")
-    return table("attention alone, bf16, 16 heads of 64 | forward, ms | backward, ms | TFLOP/s | share of GEMM peak", rows)
-
-
-def decode() -> list:
-    rows = []
-    for name, f in figures_of("decode").items():
-        if "operations" in f:
-            continue
-        rows.append([name, f"{f['tokens_per_second']:.0f}", f"{1e3 * f['seconds_per_step']:.3f}"])
-        rows[-1] += [f"{f['cache_bytes'] / 2**20:.0f}", f"{f['share_of_limit']:.1%}"]
-    return table("generation, bf16 | tokens/s | ms a step | cache, MiB | share of limit", rows)
 
 
 def against_pytorch() -> list:
     """The comparison's own report."""
-    return [line for path in FOLDER.glob("*against-pytorch*.md") for line in [path.read_text()]]
+    return [path.read_text() for path in files("*against-pytorch*.md")[-1:]]
+
+
+def all_measured() -> list:
+    lines = table(gpu_check_table.HEAD, gpu_check_table.rows(all_figures()))
+    note = gpu_check_table.__doc__.split("\n\n")[1].strip().replace("\n", " ")
+    return ["## What was measured", "", note, "", *lines] if lines else []
 
 
 def section(make) -> list:
@@ -140,11 +134,47 @@ def section(make) -> list:
         return [f"({make.__name__}: {type(error).__name__}: {error})", ""]
 
 
-def main() -> None:
+def gpu_name() -> str:
     gpu = re.search(r"(NVIDIA [A-Z0-9][^|]*?)  ", log_of("machine-gpu"))
-    print(f"# gpu_check at commit {os.environ.get('FLASHEVA_COMMIT', 'unknown')}, {gpu[1] if gpu else 'no GPU seen'}\n")
-    for make in (profiles, fates, failed_tests, steps, attention, decode, against_pytorch):
-        print("\n".join(section(make)))
+    others = [f["machine"]["gpu"] for f in all_figures().values() if "gpu" in f.get("machine", {})]
+    return gpu[1] if gpu else (*others, "no GPU seen")[0]
+
+
+def commit() -> str:
+    stored = [path.read_text().strip() for path in files("commit")]
+    return ", ".join(dict.fromkeys(stored)) or os.environ.get("FLASHEVA_COMMIT", "unknown")
+
+
+def summary() -> str:
+    lines = [f"# gpu_check at commit {commit()}, {gpu_name()}", ""]
+    for make in (profiles, fates, failed_tests, against_pytorch, all_measured):
+        lines += section(make)
+    return "\n".join(lines)
+
+
+def store(folder: Path) -> None:
+    newest = max((path.stat().st_mtime for path in files("*")), default=0)
+    date = datetime.date.fromtimestamp(newest).isoformat()
+    report = {"date": date, "commit": commit(), "machine": {"gpu": gpu_name()}, "figures": all_figures()}
+    print(f"{write_report(report, summary(), f'gpu-check-{date}', folder)}.md")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path, help="write MACHINE-gpu-check-DATE.md and .json to this folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as unpacked:
+        for i, folder in enumerate(options.folders):
+            FOLDERS.append(folder)
+            if (folder / "results.tar.gz").is_file():
+                FOLDERS[-1] = Path(unpacked) / str(i)
+                with tarfile.open(folder / "results.tar.gz") as archive:
+                    archive.extractall(FOLDERS[-1], filter="data")
+        if options.output:
+            store(options.output)
+        else:
+            print(summary())
 
 
 if __name__ == "__main__":
