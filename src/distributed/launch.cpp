@@ -45,7 +45,15 @@ std::unique_ptr<Communicator> make_communicator() {
     return make_single_communicator();
   }
 #ifdef FLASHEVA_HAS_MPI
-  return make_mpi_communicator();
+  std::unique_ptr<Communicator> ranks = make_mpi_communicator();
+  if (const int started = number_in("PMI_SIZE", 1); started > 1 && ranks->size() == 1) {
+    if (number_in("PMI_RANK", 0) > 0) throw Error(ExitCode::usage, "");  // the first speaks
+    fail(ExitCode::usage,
+         "{} ranks were started by a launcher that is not of the MPI of this build; use its mpirun, or "
+         "srun --mpi=pmix",
+         started);
+  }
+  return ranks;
 #else
   if (started_alone()) return make_single_communicator();
   fail(ExitCode::usage,

@@ -203,6 +203,15 @@ TEST_F(Ranks, SayOnceWhatIsWrong) {
                   "6 steps in a row changed nothing");
 }
 
+TEST_F(Ranks, RanksOfAnotherMpisLauncherAreRefusedInOneLine) {
+  for (const int rank : {0, 1}) {
+    const Result result = flasheva(command("bad"), {"PMI_SIZE=2", fmt::format("PMI_RANK={}", rank)});
+    EXPECT_EQ(result.code, static_cast<int>(ExitCode::usage));
+    EXPECT_EQ(count_in(result.err, "2 ranks were started by a launcher"), rank == 0 ? 1 : 0) << result.err;
+    EXPECT_EQ(result.err.empty(), rank != 0) << result.err;
+  }
+}
+
 TEST_F(Ranks, TasksOfSrunThatDoNotKnowOfEachOtherAreRefusedInOneLine) {
   for (const int task : {0, 1, 2}) {
     const Result result =
