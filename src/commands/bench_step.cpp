@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "kernels/host_staging.h"
@@ -11,6 +10,7 @@
 #include "src/commands/figures.h"
 #include "src/commands/machine_peaks.h"
 #include "src/commands/operation_times.h"
+#include "src/core/clock.h"
 #include "src/core/error.h"
 #include "src/io/model_folder.h"
 #include "src/model/initialize.h"
@@ -81,10 +81,10 @@ Steps run_steps(Trainer& trainer, Ops& ops, TimedOps& timed, int count) {
   timed.clear();
   for (progress.step = 1; progress.step <= count; ++progress.step) {
     ops.synchronize();
-    const auto start = std::chrono::steady_clock::now();
+    const double start = seconds_now();
     trainer.step_on_batch(progress);
     ops.synchronize();
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds.push_back(seconds_now() - start);
   }
   steps.median_seconds = median(seconds);
   return steps;

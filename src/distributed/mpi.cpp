@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "src/core/clock.h"
 #include "src/core/error.h"
 #include "src/distributed/background.h"
 #include "src/distributed/device_sums.h"
@@ -27,10 +28,6 @@
 namespace flasheva {
 
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 void check(int status) {
   if (status == MPI_SUCCESS) return;
@@ -267,13 +264,13 @@ void MpiCommunicator::complete(int status, MPI_Request& request) {
 template <class Done>
 void MpiCommunicator::wait_until(const Done& done) {
   constexpr int eager_polls = 200, pause_us = 50;
-  const double start = now();
+  const double start = seconds_now();
   for (int polls = 0; !done(); ++polls) {
     if (polls < eager_polls)
       ::sched_yield();
     else
       ::usleep(pause_us);
-    if (const double waited = now() - start; waited > patience_) watch_.give_up(waited);
+    if (const double waited = seconds_now() - start; waited > patience_) watch_.give_up(waited);
   }
 }
 

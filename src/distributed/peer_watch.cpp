@@ -13,10 +13,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <utility>
 
+#include "src/core/clock.h"
 #include "src/core/error.h"
 
 namespace flasheva {
@@ -43,10 +43,6 @@ struct Introduction {
   std::int32_t rank = 0, process = 0;
   char host[128] = {};
 };
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 [[noreturn]] void cannot_meet(const char* what) {
   fail(ExitCode::other, "ranks cannot watch each other: {}: {}; they need TCP between their machines", what,
@@ -221,7 +217,7 @@ void PeerWatch::watch() {
   sockets.push_back({wake_, POLLIN, 0});
   bool said_farewell = false;
   double beat_at = 0;
-  for (Peer& peer : peers_) peer.heard_at = now();
+  for (Peer& peer : peers_) peer.heard_at = seconds_now();
   while (state_ != State::gone) {
     ::poll(sockets.data(), sockets.size(), beat_ms);
     for (std::size_t i = 0; i < peers_.size(); ++i) {
@@ -237,9 +233,9 @@ void PeerWatch::watch() {
       sockets.back().fd = -1;
     }
     // Nothing after a farewell: a connection closed with words unread takes those before with it.
-    if (!said_farewell && now() - beat_at > 1e-3 * beat_ms) {
+    if (!said_farewell && seconds_now() - beat_at > 1e-3 * beat_ms) {
       tell_all(Kind::progress);
-      beat_at = now();
+      beat_at = seconds_now();
     }
     if (said_farewell && all_said_farewell() && all_is_sent()) return;
   }
@@ -247,7 +243,7 @@ void PeerWatch::watch() {
 
 void PeerWatch::check_silence() {
   for (const Peer& peer : peers_) {
-    const double silent = now() - peer.heard_at;
+    const double silent = seconds_now() - peer.heard_at;
     if (peer.socket >= 0 && !peer.said_farewell && silent > timeout_seconds_)
       end(peer, fmt::format("has given no sign of life for {:.0f} s", silent));
   }
@@ -258,7 +254,7 @@ void PeerWatch::hear(std::size_t index) {
   Message message;
   if (!receive_all(peer.socket, &message, sizeof(message))) end(peer, "died");
   peer.progress = message.progress;
-  peer.heard_at = now();
+  peer.heard_at = seconds_now();
   switch (message.kind) {
     case Kind::progress:
       return;
@@ -290,7 +286,7 @@ void PeerWatch::tell_all(Kind kind, const std::string& text) {
 // call.
 const PeerWatch::Peer& PeerWatch::slowest() {
   peers_[0].progress = progress_;
-  peers_[0].heard_at = now();
+  peers_[0].heard_at = seconds_now();
   return *std::min_element(peers_.begin(), peers_.end(), [](const Peer& a, const Peer& b) {
     return std::pair(a.progress, a.heard_at) < std::pair(b.progress, b.heard_at);
   });

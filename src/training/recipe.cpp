@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <optional>
 
+#include "src/core/clock.h"
 #include "src/core/error.h"
 #include "src/core/log.h"
 #include "src/core/machine.h"
@@ -25,10 +25,6 @@ namespace flasheva {
 namespace fs = std::filesystem;
 
 namespace {
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Opens a token file and checks that it fits the model and the sequence length.
 TokenFile open_tokens(const fs::path& path, const ModelConfig& model, std::int64_t sequence_length) {
