@@ -43,7 +43,7 @@ TEST(DeviceMemory, SaysWhatAPlanAskedForOfTheHost) {
 }
 
 // Memory that an operation takes for itself, on a GPU that plans have filled.
-TEST(DeviceMemory, NamesTheOperationThatFoundNone) {
+TEST(CudaMemory, NamesTheOperationThatFoundNone) {
   const auto ops = make_device_ops();
   if (ops->device() == Device::cpu) GTEST_SKIP() << "a host gives more memory than it has";
   constexpr std::int64_t tokens = 8 << 20;  // 16 bytes of scratch memory each
