@@ -126,6 +126,10 @@ class Ops {
     body();
   }
 
+  // Whether products of float32 matrices may read their operands in TF32, of which the mantissa has 10 bits:
+  // several times as fast on tensor cores. At first they may not; a CPU never does.
+  virtual void allow_tf32(bool /*allowed*/) {}
+
   virtual void zero(Tensor out) = 0;             // out = 0
   virtual void cast(Tensor out, Tensor in) = 0;  // out = in; floating types each to each
 

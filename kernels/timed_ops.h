@@ -35,6 +35,7 @@ class TimedOps : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override { return ops_.allocate_on_host(bytes); }
   void start_copy(Tensor out, Tensor in) override;
   void synchronize() override { ops_.synchronize(); }
+  void allow_tf32(bool allowed) override { ops_.allow_tf32(allowed); }
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;
   void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;

@@ -25,6 +25,7 @@ class CudaOps final : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override;
   void start_copy(Tensor out, Tensor in) override;
   void synchronize() override;
+  void allow_tf32(bool allowed) override;
   void replay(std::unique_ptr<OperationGraph>& graph, const std::function<void()>& body) override;
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;

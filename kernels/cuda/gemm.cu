@@ -24,7 +24,7 @@ struct Product {
   std::int64_t m, n, k;
   bool a_transposed, b_transposed;
   DType in, out;
-  bool bias, accumulate;
+  bool bias, accumulate, tf32;
   std::uint32_t a_alignment, b_alignment, out_alignment, bias_alignment;
   auto operator<=>(const Product&) const = default;
 };
@@ -47,8 +47,10 @@ std::uint32_t alignment_of(const Tensor& tensor) {
 cublasLtMatmulDescOpaque_t make_operation(const Product& product, const void* bias) {
   const bool wide = product.in == DType::f64;
   cublasLtMatmulDescOpaque_t operation{};
-  FLASHEVA_CUBLAS(cublasLtMatmulDescInit(&operation, wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
-                                         wide ? CUDA_R_64F : CUDA_R_32F));
+  const cublasComputeType_t sums = wide           ? CUBLAS_COMPUTE_64F
+                                   : product.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                  : CUBLAS_COMPUTE_32F;
+  FLASHEVA_CUBLAS(cublasLtMatmulDescInit(&operation, sums, wide ? CUDA_R_64F : CUDA_R_32F));
   const auto as_stored_or_not = [](bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
   set(operation, CUBLASLT_MATMUL_DESC_TRANSA, as_stored_or_not(product.b_transposed));
   set(operation, CUBLASLT_MATMUL_DESC_TRANSB, as_stored_or_not(product.a_transposed));
@@ -149,6 +151,8 @@ class CudaGemm::Library {
     cublasLtDestroy(handle_);
   }
 
+  bool tf32_allowed = false;
+
   void multiply(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
     if (out.size() == 0) return;
     const Product product{a.rows(),
@@ -160,6 +164,7 @@ class CudaGemm::Library {
                           out.dtype,
                           bias ? true : false,
                           accumulate,
+                          tf32_allowed && a.matrix.dtype == DType::f32,
                           alignment_of(a.matrix),
                           alignment_of(b.matrix),
                           alignment_of(out),
@@ -254,12 +259,13 @@ class CudaGemm::Library {
     return algorithms;
   }
 
-  // An algorithm that was named for other rows may not be one for these: the two errors that say so.
+  // An algorithm that was named for other rows may not be one for these: the errors that say so.
   bool can_do(Description& what, const cublasLtMatmulAlgo_t& algorithm) {
     cublasLtMatmulHeuristicResult_t checked{};
     return FLASHEVA_CUBLAS_UNLESS(cublasLtMatmulAlgoCheck(handle_, &what.operation, &what.b, &what.a,
                                                           &what.out, &what.out, &algorithm, &checked),
-                                  CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_INVALID_VALUE) &&
+                                  CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_INVALID_VALUE,
+                                  CUBLAS_STATUS_ARCH_MISMATCH) &&
            checked.workspaceSize <= workspace_bytes;
   }
 
@@ -303,7 +309,9 @@ class CudaGemm::Library {
     int repetitions = 1;
     for (const Algorithm& algorithm : algorithms) {
       at.d = best ? memory.other() : memory.first();
-      if (!FLASHEVA_CUBLAS_UNLESS(start(what, algorithm, at), CUBLAS_STATUS_NOT_SUPPORTED)) continue;
+      if (!FLASHEVA_CUBLAS_UNLESS(start(what, algorithm, at), CUBLAS_STATUS_NOT_SUPPORTED,
+                                  CUBLAS_STATUS_ARCH_MISMATCH))
+        continue;
       if (!best) {
         warm_up(what, algorithm, at);
         repetitions = repetitions_of(time_of(what, algorithm, at, 1));
@@ -365,6 +373,8 @@ class CudaGemm::Library {
 
 CudaGemm::CudaGemm(cudaStream_t stream) : library_(std::make_unique<Library>(stream)) {}
 CudaGemm::~CudaGemm() = default;
+
+void CudaGemm::allow_tf32(bool allowed) { library_->tf32_allowed = allowed; }
 
 void CudaGemm::multiply(Tensor out, Factor a, Factor b, Tensor bias) {
   check_product(Device::cuda, out, a.matrix.dtype, a, b, bias);

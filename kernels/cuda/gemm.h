@@ -1,4 +1,4 @@
-// Matrix products, the only user of cuBLASLt. Accumulation is in float32 (float64 for float64), TF32 off.
+// Matrix products, the only user of cuBLASLt. Accumulation is in float32 (float64 for float64).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,6 +13,9 @@ class CudaGemm {
  public:
   explicit CudaGemm(cudaStream_t stream);
   ~CudaGemm();
+
+  // Whether float32 products may read their operands in TF32; at first they may not.
+  void allow_tf32(bool allowed);
 
   // out (M, N) = a (M, K) b (K, N) + bias (N, optional). Everything of one type.
   void multiply(Tensor out, Factor a, Factor b, Tensor bias = {});

@@ -6,6 +6,8 @@
 
 namespace flasheva {
 
+void CudaOps::allow_tf32(bool allowed) { gemm_->allow_tf32(allowed); }
+
 void CudaOps::linear_forward(Tensor out, Tensor x, Tensor weight, Tensor bias) {
   gemm_->multiply(out, {x}, transpose(weight), bias);
 }

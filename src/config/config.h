@@ -86,6 +86,7 @@ struct PhaseConfig {
   std::string name;
   std::int64_t steps = 0;
   Precision precision = Precision::fp32;
+  bool tf32 = false;               // fp32 alone: Ops::allow_tf32
   std::vector<std::string> train;  // attention | all | globs over tensor names
   OptimizerConfig optimizer;
   ScheduleConfig schedule;

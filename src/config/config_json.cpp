@@ -87,6 +87,7 @@ json to_json(const PhaseConfig& phase) {
                {{"kind", to_string(schedule.kind)},
                 {"warmup", schedule.warmup},
                 {"min_lr_ratio", schedule.min_lr_ratio}}}};
+  if (phase.tf32) out["tf32"] = true;
   if (phase.precision == Precision::fp16)
     out["loss_scale"] = {{"initial", phase.loss_scale.initial},
                          {"growth_interval", phase.loss_scale.growth_interval},

@@ -163,11 +163,16 @@ LossScaleConfig read_loss_scale(const YamlNode& node, const std::string& path, P
 PhaseConfig read_phase(const YamlNode& node, const std::string& path) {
   const Section section(node, path,
                         {.required = {"name", "steps", "train", "optimizer"},
-                         .optional = {"precision", "schedule", "loss_scale"}});
+                         .optional = {"precision", "tf32", "schedule", "loss_scale"}});
   PhaseConfig phase;
   section.read("name", phase.name);
   section.read("steps", phase.steps);
   section.read("precision", phase.precision);
+  section.read("tf32", phase.tf32);
+  if (phase.tf32 && phase.precision != Precision::fp32)
+    fail_at(section.find("tf32")->place,
+            fmt::format("{}: only precision fp32 has products for it; this phase has {}",
+                        section.path("tf32"), to_string(phase.precision)));
   const YamlNode& train = *section.find("train");
   check_list(train, section.path("train"));
   for (const YamlNode& pattern : train.items)

@@ -155,6 +155,7 @@ void Trainer::begin_phase(const PhaseConfig& phase) {
                       "machine with more memory, or end what else takes it");
   host_memory_.bind(apart);
   model_.network.prepare(ops_);
+  ops_.allow_tf32(phase.tf32);
   loss_scaler_.reset();
   if (phase.precision == Precision::fp16) loss_scaler_.emplace(phase.loss_scale);
   for (Parameter& parameter : model_.parameters.all()) {

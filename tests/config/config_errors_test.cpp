@@ -112,6 +112,8 @@ const BadInput values[] = {
      "batch: {sequences: 8}\ndistributed: {reduce_dtype: fp16}",
      "run.yaml:5:29: distributed.reduce_dtype is fp16, which sums over ranks overflow; fp32 and bf16 are "
      "possible"},
+    {"Tf32WithoutFp32", "steps: 20", "steps: 20, precision: bf16, tf32: true",
+     "run.yaml:6:54: phases.0.tf32: only precision fp32 has products for it; this phase has bf16"},
     {"LossScaleWithoutFp16", "steps: 20", "steps: 20, precision: bf16, loss_scale: {initial: 4}",
      "run.yaml:6:60: phases.0.loss_scale: only precision fp16 scales its loss; this phase has bf16"},
     {"LossScaleIsNoPowerOfTwo", "steps: 20", "steps: 20, precision: fp16, loss_scale: {initial: 1000}",

@@ -13,11 +13,16 @@
 enum cublasStatus_t {
   CUBLAS_STATUS_SUCCESS = 0,
   CUBLAS_STATUS_INVALID_VALUE = 7,
+  CUBLAS_STATUS_ARCH_MISMATCH = 8,
   CUBLAS_STATUS_EXECUTION_FAILED = 13,
   CUBLAS_STATUS_NOT_SUPPORTED = 15
 };
 enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
-enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_64F = 70 };
+enum cublasComputeType_t {
+  CUBLAS_COMPUTE_32F = 68,
+  CUBLAS_COMPUTE_64F = 70,
+  CUBLAS_COMPUTE_32F_FAST_TF32 = 77
+};
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
 enum cublasLtReductionScheme_t {
@@ -78,6 +83,8 @@ inline const char* cublasLtGetStatusName(cublasStatus_t status) {
       return "CUBLAS_STATUS_SUCCESS";
     case CUBLAS_STATUS_INVALID_VALUE:
       return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_ARCH_MISMATCH:
+      return "CUBLAS_STATUS_ARCH_MISMATCH";
     case CUBLAS_STATUS_EXECUTION_FAILED:
       return "CUBLAS_STATUS_EXECUTION_FAILED";
     case CUBLAS_STATUS_NOT_SUPPORTED:
@@ -247,14 +254,25 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtM
 
 namespace flasheva::simulator {
 
+// To the nearest of TF32's values, which have float32's exponents and 10 bits of mantissa.
+inline float tf32_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  bits = (bits + 0x1000u) & ~0x1fffu;
+  std::memcpy(&x, &bits, sizeof(bits));
+  return x;
+}
+
 template <class In, class Out, class A>
 void multiply_columns(const cublasLtMatmulDescOpaque_t& operation, const Algorithm& algorithm,
                       const void* alpha, const In* a, const cublasLtMatrixLayoutOpaque_t& a_layout,
                       const In* b, const cublasLtMatrixLayoutOpaque_t& b_layout, const void* beta,
                       const Out* c, Out* d, const cublasLtMatrixLayoutOpaque_t& d_layout) {
-  const auto element = [](const In* x, const auto& layout, cublasOperation_t op, auto row, auto column) {
-    return static_cast<A>(op == CUBLAS_OP_N ? x[row + column * layout.leading_dimension]
-                                            : x[column + row * layout.leading_dimension]);
+  const bool in_tf32 = operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+  const auto element = [=](const In* x, const auto& layout, cublasOperation_t op, auto row, auto column) {
+    const auto value = static_cast<A>(op == CUBLAS_OP_N ? x[row + column * layout.leading_dimension]
+                                                        : x[column + row * layout.leading_dimension]);
+    return in_tf32 ? static_cast<A>(tf32_of(static_cast<float>(value))) : value;
   };
   const A alpha_value = *static_cast<const A*>(alpha), beta_value = *static_cast<const A*>(beta);
   const std::int64_t terms = operation.a == CUBLAS_OP_N ? a_layout.columns : a_layout.rows;

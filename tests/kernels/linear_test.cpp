@@ -125,6 +125,27 @@ TEST(LinearTest, IsBitwiseTheSameOnEveryOps) {
   }
 }
 
+// TF32 keeps 10 bits of what it reads, where a device has it and may; then float32 is what it was, to the
+// bit.
+TEST(LinearTest, RoundsToTf32WhileItMay) {
+  std::mt19937_64 generator(8);
+  const std::unique_ptr<Ops> ops = make_test_ops();
+  TestTensor x = TestTensor::random(DType::f32, {300, 64}, generator), out(DType::f32, {300, 300});
+  TestTensor weight = TestTensor::random(DType::f32, {300, 64}, generator), rounded = out, again = out;
+  ops->linear_forward(out, x, weight, {});
+  ops->allow_tf32(true);
+  ops->linear_forward(rounded, x, weight, {});
+  ops->allow_tf32(false);
+  ops->linear_forward(again, x, weight, {});
+  EXPECT_EQ(relative_error(again, out), 0);
+  if (make_device_ops()->device() == Device::cpu) {
+    EXPECT_EQ(relative_error(rounded, out), 0);
+  } else {
+    EXPECT_LT(relative_error(rounded, out), 0x1p-10);
+    EXPECT_GT(relative_error(rounded, out), 0x1p-14);
+  }
+}
+
 // Matrices begin at any element, as parts of others may. Another order of additions is allowed there.
 TEST(LinearTest, AlignmentDoesNotMatter) {
   std::mt19937_64 generator(5);

@@ -68,6 +68,7 @@ class StagedOps final : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override { return allocate(bytes); }
   void start_copy(Tensor out, Tensor in) override { copy(out, in); }
   void synchronize() override { ops_->synchronize(); }
+  void allow_tf32(bool allowed) override { ops_->allow_tf32(allowed); }
 
   void zero(Tensor out) override {
     return staged([&](Staging& on) { return ops_->zero(on(out)); });
