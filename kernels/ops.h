@@ -107,6 +107,8 @@ class Ops {
   virtual Device device() const = 0;
   // Uninitialised memory of device(), aligned as MemoryPlan says; throws OutOfMemory. It may outlive the Ops.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;
+  // Bytes of device()'s memory that are taken, whoever took them; 0 where it is the host's.
+  virtual std::size_t device_memory_taken() { return 0; }
   // out = in, of one type and shape, each in host memory or on device(). Host memory may be used again on
   // return.
   virtual void copy(Tensor out, Tensor in) = 0;

@@ -31,6 +31,7 @@ class TimedOps : public Ops {
 
   Device device() const override { return ops_.device(); }
   DeviceMemory allocate(std::size_t bytes) override { return ops_.allocate(bytes); }
+  std::size_t device_memory_taken() override { return ops_.device_memory_taken(); }
   void copy(Tensor out, Tensor in) override;
   DeviceMemory allocate_on_host(std::size_t bytes) override { return ops_.allocate_on_host(bytes); }
   void start_copy(Tensor out, Tensor in) override;

@@ -59,6 +59,12 @@ DeviceMemory CudaOps::allocate(std::size_t bytes) {
                       [](std::byte* memory) { cudaFree(memory); });
 }
 
+std::size_t CudaOps::device_memory_taken() {
+  std::size_t free_bytes = 0, total_bytes = 0;
+  FLASHEVA_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return total_bytes - free_bytes;
+}
+
 DeviceMemory CudaOps::allocate_on_host(std::size_t bytes) {
   void* memory = nullptr;
   const cudaError_t status = cudaHostAlloc(&memory, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault);

@@ -21,6 +21,7 @@ class CudaOps final : public Ops {
 
   Device device() const override { return Device::cuda; }
   DeviceMemory allocate(std::size_t bytes) override;
+  std::size_t device_memory_taken() override;
   void copy(Tensor out, Tensor in) override;
   DeviceMemory allocate_on_host(std::size_t bytes) override;
   void start_copy(Tensor out, Tensor in) override;

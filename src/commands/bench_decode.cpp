@@ -92,6 +92,7 @@ void bench_decode(const BenchDecodeOptions& options) {
     figures["seconds_per_step"] = seconds;
     figures["cache_bytes"] = decoder.cache_bytes();
     figures["peak_memory_bytes"] = peak_memory_bytes();
+    if (ops->device() != Device::cpu) figures["gpu_memory_bytes"] = ops->device_memory_taken();
   }
   const std::int64_t D = model.hidden_size, I = model.intermediate_size;
   const DType compute = compute_type(precision);

@@ -20,9 +20,9 @@ struct BenchDecodeOptions {
 };
 
 // Prints, and writes as JSON where asked: tokens_per_second (batch / mean time of a step, greedy choice
-// included), cache_bytes, peak_memory_bytes of the process, and the limit of a step: the time of the weights'
-// bytes or of the products, whichever is longer, plus that of the cache's bytes, at the machine's own peaks,
-// measured in the same run.
+// included), cache_bytes, peak_memory_bytes of the process and, on a GPU, gpu_memory_bytes, and the limit of
+// a step: the time of the weights' bytes or of the products, whichever is longer, plus that of the cache's
+// bytes, at the machine's own peaks, measured in the same run.
 void bench_decode(const BenchDecodeOptions& options);
 
 }  // namespace flasheva

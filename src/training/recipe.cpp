@@ -43,6 +43,7 @@ class Recipe {
  public:
   Recipe(const Config& config, Ops& ops, Communicator& communicator)
       : config_(config),
+        ops_(ops),
         model_config_(resolve_model(config, &before_)),
         train_data_(open_tokens(config.data.train, model_config_, config.data.sequence_length)),
         order_(train_data_.sequences(config.data.sequence_length), config.data.shuffle, config.run.seed),
@@ -285,6 +286,7 @@ class Recipe {
     if (phase.precision == Precision::fp16) entry["loss_scale"] = result.loss_scale;
     entry["tokens_per_second"] = speed;
     entry["peak_memory_bytes"] = peak_memory_bytes();
+    if (const std::size_t taken = ops_.device_memory_taken(); taken > 0) entry["gpu_memory_bytes"] = taken;
     if (progress_.step % config_.log.layers_every == 0) entry["grad_norm_by_part"] = result.gradient.by_part;
     state_.record(entry);
     log_line(fmt::format("phase {} step {}/{}: loss {:.4f}  lr {:.2e}  gradient norm {:.3f}  {:.0f} tokens/s",
@@ -294,6 +296,7 @@ class Recipe {
   }
 
   const Config& config_;
+  Ops& ops_;
   ModelConfig before_, model_config_;
   TokenFile train_data_;
   std::optional<TokenFile> validation_data_;

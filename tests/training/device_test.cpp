@@ -98,6 +98,14 @@ TEST(TrainOnADevice, AnInterruptedRunEndsInTheSameModel) {
   EXPECT_EQ(parts.metrics(), whole.metrics());
 }
 
+// On a GPU, the figures of a step tell what is taken of its memory.
+TEST(TrainOnADevice, SaysWhatIsTakenOfAGpusMemory) {
+  TrainingRun run(make_device_ops());
+  ASSERT_EQ(run.train({"phases.0.steps=1", "phases.1.steps=1"}), TrainOutcome::finished);
+  const bool on_gpu = make_device_ops()->device() != Device::cpu;
+  EXPECT_EQ(run.entries_with("gpu_memory_bytes"), on_gpu ? 2 : 0);
+}
+
 // Notes how much of the device's memory is left.
 class MemoryWatch final : public WatchedRank {
  public:

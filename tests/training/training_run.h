@@ -139,8 +139,17 @@ class TrainingRun {
     std::ifstream file(output() / "metrics.jsonl");
     for (std::string line; std::getline(file, line);) {
       entries.push_back(nlohmann::ordered_json::parse(line));
-      for (const char* key : {"tokens_per_second", "peak_memory_bytes", "time"}) entries.back().erase(key);
+      for (const char* key : {"tokens_per_second", "peak_memory_bytes", "gpu_memory_bytes", "time"})
+        entries.back().erase(key);
     }
+    return entries;
+  }
+
+  // How many entries have a figure.
+  std::int64_t entries_with(const std::string& key) const {
+    std::int64_t entries = 0;
+    std::ifstream file(output() / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) entries += nlohmann::json::parse(line).contains(key);
     return entries;
   }
 
