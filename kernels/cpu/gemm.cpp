@@ -77,10 +77,10 @@ struct Spread {
 
 // Weight gradients read `a` down its columns. Where its rows lie a multiple of 512 bytes apart, such a column
 // is in few sets of the caches. With AVX-512, oneDNN packs both matrices, and the packing of `a` is what
-// suffers: with the copy, products are 10 to 40 % faster (Zen 5, hidden sizes 512 to 2048). Below, matrices
-// with a short side are multiplied where they lie (this is oneDNN's own rule): weight gradients at hidden
-// size 512 ran at 60 % of the speed, 1024 x 256 at 40 %, and longer rows gained nothing. Below 256 x 256,
-// copying costs what it saves.
+// suffers: with the copy, whole training steps are 1 to 4 % faster (Zen 5, hidden sizes 512 and 1024). Below,
+// matrices with a short side are multiplied where they lie (this is oneDNN's own rule): weight gradients at
+// hidden size 512 ran at 60 % of the speed, 1024 x 256 at 40 %, and longer rows gained nothing. Below 256 x
+// 256, copying costs what it saves.
 Spread spread_of(const Product& product) {
   constexpr std::int64_t smallest_worth_copying = 256 * 256, longest_below_avx512 = 4096,
                          crowding_bytes = 512;
