@@ -84,7 +84,7 @@ void bench_decode(const BenchDecodeOptions& options) {
     for (int i = 0; i < 2; ++i) stepper.seconds(options.context);  // plans products, records the graph
     timed.clear();
     for (int i = 0; i < options.steps; ++i) {
-      const std::int64_t position = options.context + (2 * i + 1) * options.new_tokens / (2 * options.steps);
+      const std::int64_t position = timed_position(options, i);
       seconds += stepper.seconds(position) / options.steps;
       cache_read += static_cast<double>(B) * cache_bytes_read(model, position, element_bytes) / options.steps;
     }

@@ -1,6 +1,7 @@
 // Times generation with random weights over caches filled with random values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -18,6 +19,16 @@ struct BenchDecodeOptions {
   bool operations = false;  // also print where the time of a step goes
   DeviceOptions device;
 };
+
+// Of the token that timed step `step` generates. It is about the middle of the step's share of the new
+// tokens, moved by one from step to step: each place in a chunk has its turn, the last too, where a chunk is
+// summarised.
+inline std::int64_t timed_position(const BenchDecodeOptions& options, std::int64_t step) {
+  const std::int64_t steps = options.steps,
+                     turns = std::clamp<std::int64_t>(options.new_tokens / steps, 1, steps);
+  const std::int64_t middle = (2 * step + 1) * options.new_tokens / (2 * steps);
+  return options.context + middle + step % turns - turns / 2;
+}
 
 // Prints, and writes as JSON where asked: tokens_per_second (batch / mean time of a step, greedy choice
 // included), cache_bytes, peak_memory_bytes of the process and, on a GPU, gpu_memory_bytes, and the limit of
