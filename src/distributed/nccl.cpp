@@ -121,9 +121,10 @@ NcclSums::NcclSums(Communicator& communicator, CudaOps& ops)
   check(ncclCommInitRank(&ranks_, size_, id, rank_), "ncclCommInitRank");
 }
 
-// Destroying waits for the other ranks: not while this one leaves because of an error.
+// Destroying waits for the other ranks, and so does giving memory back while a sum is under way: not while
+// this one leaves because of an error.
 NcclSums::~NcclSums() {
-  if (ranks_ != nullptr && std::uncaught_exceptions() == 0) ncclCommDestroy(ranks_);
+  if (ranks_ != nullptr) std::uncaught_exceptions() == 0 ? ncclCommDestroy(ranks_) : ncclCommAbort(ranks_);
   cudaEventDestroy(ready_);
   cudaEventDestroy(end_);
 }
