@@ -25,7 +25,7 @@ inline std::string describe(const AttentionCase& c) {
 }
 
 inline AttentionTensors random_inputs(const AttentionCase& c, DType dtype, unsigned seed) {
-  std::mt19937_64 generator(seed);
+  std::mt19937_64 generator = generator_of_inputs(seed);
   const Shape tokens{c.B, c.H, c.T, c.d}, chunks{c.B, c.H, c.chunks(), c.d};
   AttentionTensors t;
   for (TestTensor* x : {&t.q, &t.k, &t.v}) *x = TestTensor::random(dtype, tokens, generator);

@@ -63,8 +63,12 @@ TEST(Attention, GradientsAreCentralDifferences) {
       std::vector<std::pair<TestTensor*, TestTensor*>> pairs{{&t.q, &t.dq}, {&t.k, &t.dk}, {&t.v, &t.dv}};
       if (c.chunks() > 0) pairs.insert(pairs.end(), {{&t.kappa, &t.dkappa}, {&t.beta, &t.dbeta}});
       if (config.chunk_bias == ChunkBias::learned) pairs.push_back({&t.chunk_bias, &t.dchunk_bias});
-      for (const auto& [x, gradient] : pairs)
-        ASSERT_LT(relative_error(*gradient, central_differences(*x, loss)), 1e-7) << describe(c);
+      for (const auto& [x, gradient] : pairs) {
+        const bool vanishes = T == 1 && x != &t.v;  // a softmax over one key is 1
+        const TestTensor expected =
+            vanishes ? TestTensor::zeros(DType::f64, x->shape()) : central_differences(*x, loss);
+        ASSERT_LT(relative_error(*gradient, expected), 1e-7) << describe(c);
+      }
     }
 }
 
@@ -141,7 +145,7 @@ TEST(Attention, AddsToTheGradientOfTheChunkBias) {
                           twice.dout, twice.out, twice.log_sum_exp, twice.q, twice.k, twice.v, twice.kappa,
                           twice.beta, twice.chunk_bias, c.config);
   for (std::int64_t h = 0; h < c.H; ++h)
-    EXPECT_DOUBLE_EQ(twice.dchunk_bias.get(h), 2 * once.dchunk_bias.get(h));
+    EXPECT_NEAR(twice.dchunk_bias.get(h), 2 * once.dchunk_bias.get(h), 1e-12);
 }
 
 void expect_the_same_bits_again(Ops& ops, const AttentionCase& c, DType dtype, int repetitions) {

@@ -34,7 +34,7 @@ class CacheRowsTest : public testing::TestWithParam<RowsCase> {
   void SetUp() override {
     const auto [dtype, d, half, chunked, adapter] = GetParam();
     if (dtype == DType::f64) FLASHEVA_NEEDS_FLOAT64();
-    std::mt19937_64 generator(1);
+    std::mt19937_64 generator = generator_of_inputs(1);
     qkv_ = TestTensor::random(dtype, {S, T, 3 * H * d}, generator);
     if (half > 0)
       for (TestTensor* x : {&cosine_, &sine_})

@@ -45,7 +45,7 @@ EvaTensors random_parameters(DType dtype, const ChunkSummaryConfig& config, std:
 
 Whole whole_sequences(Ops& ops, DType dtype, std::int64_t d, const AttentionConfig& config,
                       const ChunkSummaryConfig& summary, unsigned seed) {
-  std::mt19937_64 generator(seed);
+  std::mt19937_64 generator = generator_of_inputs(seed);
   Whole w;
   w.qkv = TestTensor::random(dtype, {S, T, 3 * H * d}, generator);
   for (TestTensor* x : {&w.cosine, &w.sine})

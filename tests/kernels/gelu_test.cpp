@@ -105,7 +105,7 @@ TEST(GeluTest, RefusesWrongShapesAndTypes) {
 TEST(GeluTest, GivesTheGradientOfTheBiasBefore) {
   FLASHEVA_NEEDS_FLOAT64();
   const std::unique_ptr<Ops> ops = make_test_ops();
-  std::mt19937_64 generator(5);
+  std::mt19937_64 generator = generator_of_inputs(5);
   const std::int64_t rows = 150, width = 9;
   TestTensor sum = TestTensor::random(DType::f64, {rows, width}, generator), x = sum, out = sum, dx = sum;
   TestTensor dout = TestTensor::random(DType::f64, {rows, width}, generator);

@@ -128,7 +128,7 @@ INSTANTIATE_TEST_SUITE_P(LayerNorm, PrecisionTest,
 
 class LayerNormTest : public testing::Test {
  protected:
-  std::mt19937_64 generator_{1};
+  std::mt19937_64 generator_ = generator_of_inputs(1);
   std::unique_ptr<Ops> ops_ = make_test_ops();
   Tensors in_ = two(5, 9).inputs(generator_);
   TestTensor x_ = in_.at("x").converted(DType::f32), dx_ = filled(DType::f32, {5, 9}, 0),

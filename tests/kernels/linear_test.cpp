@@ -75,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(Linear, PrecisionTest,
                          name_of_parameter);
 
 TEST(LinearTest, GradientsMayBeAbsent) {
-  std::mt19937_64 generator(3);
+  std::mt19937_64 generator = generator_of_inputs(3);
   const std::unique_ptr<Ops> ops = make_test_ops();
   for (const DType dtype : on_this_device({DType::f64, DType::f32, DType::bf16, DType::f16})) {
     const DType acc = accumulation_type(dtype);
@@ -93,7 +93,7 @@ TEST(LinearTest, GradientsMayBeAbsent) {
 
 // What generation gives does not depend on what is generated beside it.
 TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
-  std::mt19937_64 generator(4);
+  std::mt19937_64 generator = generator_of_inputs(4);
   const std::unique_ptr<Ops> ops = make_test_ops();
   constexpr std::int64_t N = 64, I = 1100, O = 55;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
@@ -113,7 +113,7 @@ TEST(LinearTest, FewRowsDoNotDependOnEachOther) {
 
 // A run that goes on in another process gets the same bits, however its algorithms are chosen.
 TEST(LinearTest, IsBitwiseTheSameOnEveryOps) {
-  std::mt19937_64 generator(6);
+  std::mt19937_64 generator = generator_of_inputs(6);
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     TestTensor x = TestTensor::random(dtype, {300, 64}, generator), out(dtype, {300, 300}), again = out;
     TestTensor weight = TestTensor::random(dtype, {300, 64}, generator);
@@ -128,7 +128,7 @@ TEST(LinearTest, IsBitwiseTheSameOnEveryOps) {
 // TF32 keeps 10 bits of what it reads, where a device has it and may; then float32 is what it was, to the
 // bit.
 TEST(LinearTest, RoundsToTf32WhileItMay) {
-  std::mt19937_64 generator(8);
+  std::mt19937_64 generator = generator_of_inputs(8);
   const std::unique_ptr<Ops> ops = make_test_ops();
   TestTensor x = TestTensor::random(DType::f32, {300, 64}, generator), out(DType::f32, {300, 300});
   TestTensor weight = TestTensor::random(DType::f32, {300, 64}, generator), rounded = out, again = out;
@@ -148,7 +148,7 @@ TEST(LinearTest, RoundsToTf32WhileItMay) {
 
 // Matrices begin at any element, as parts of others may. Another order of additions is allowed there.
 TEST(LinearTest, AlignmentDoesNotMatter) {
-  std::mt19937_64 generator(5);
+  std::mt19937_64 generator = generator_of_inputs(5);
   const std::unique_ptr<Ops> ops = make_device_ops(), on_host_memory = make_test_ops();
   for (const DType dtype : on_this_device({DType::f64, DType::f32, DType::bf16, DType::f16})) {
     TestTensor x = TestTensor::random(dtype, {70, 64}, generator), out(dtype, {70, 16}), expected = out;

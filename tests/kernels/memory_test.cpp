@@ -12,7 +12,7 @@ constexpr std::int64_t sizes[] = {1, 3, 7, 17, 33, 300, 50001};
 class MemoryTest : public testing::Test {
  protected:
   std::unique_ptr<Ops> ops_ = make_test_ops();
-  std::mt19937_64 generator_{11};
+  std::mt19937_64 generator_ = generator_of_inputs(11);
 };
 
 TEST_F(MemoryTest, ZeroClearsEveryElementOfEveryType) {

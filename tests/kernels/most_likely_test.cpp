@@ -35,7 +35,7 @@ class MostLikelyTest : public testing::Test {
     return {begin, begin + tokens.size()};
   }
 
-  std::mt19937_64 generator_{11};
+  std::mt19937_64 generator_ = generator_of_inputs(11);
   std::unique_ptr<Ops> ops_ = make_test_ops();
   const std::vector<DType> types_ = on_this_device({DType::f32, DType::bf16, DType::f16, DType::f64});
   // Short rows, whole vectors and blocks, and rows that begin between them.

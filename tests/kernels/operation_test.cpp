@@ -29,7 +29,7 @@ bool bitwise_equal(const TestTensor& a, const TestTensor& b) {
 }  // namespace
 
 Tensors OperationTest::inputs(DType dtype) const {
-  std::mt19937_64 generator(7);
+  std::mt19937_64 generator = generator_of_inputs(7);
   Tensors tensors = test_case().inputs(generator);
   for (auto& [name, tensor] : tensors)
     if (is_floating(tensor)) tensor = tensor.converted(dtype).converted(DType::f64);

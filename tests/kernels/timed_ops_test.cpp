@@ -12,7 +12,7 @@ namespace {
 TEST(TimedOpsTest, CallsTheOperationAndCountsItByShape) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   TimedOps timed(*ops);
-  std::mt19937_64 generator(3);
+  std::mt19937_64 generator = generator_of_inputs(3);
   TestTensor x = TestTensor::random(DType::f32, {9, 5}, generator);
   TestTensor weight = TestTensor::random(DType::f32, {6, 5}, generator);
   TestTensor out(DType::f32, {9, 6}), expected(DType::f32, {9, 6});
@@ -39,7 +39,7 @@ TEST(TimedOpsTest, CallsTheOperationAndCountsItByShape) {
 TEST(TimedOpsTest, CountsWhatTheQueriesOfAttentionSee) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   TimedOps timed(*ops);
-  std::mt19937_64 generator(4);
+  std::mt19937_64 generator = generator_of_inputs(4);
   const auto random = [&](const Shape& shape) { return TestTensor::random(DType::f32, shape, generator); };
   const Shape tokens{3, 2, 10, 32}, chunks{3, 2, 5, 32};
   TestTensor q = random(tokens), k = random(tokens), v = random(tokens), kappa = random(chunks);

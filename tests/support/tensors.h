@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -11,6 +12,12 @@
 #include "kernels/tensor.h"
 
 namespace flasheva {
+
+// For a test's inputs. They are the same in every run, or others for every number in FLASHEVA_TEST_SEED.
+inline std::mt19937_64 generator_of_inputs(std::uint64_t test) {
+  const char* seed = std::getenv("FLASHEVA_TEST_SEED");
+  return std::mt19937_64(test + 1'000'003 * std::strtoull(seed != nullptr ? seed : "0", nullptr, 10));
+}
 
 // Host memory behind a Tensor. Fresh memory is poisoned with NaN bytes, so that an output never written
 // shows.
