@@ -14,12 +14,8 @@ std::string gibibytes(std::size_t bytes) {
 
 void* allocate_on_gpu(std::size_t bytes, const char* wants) {
   void* memory = nullptr;
-  const cudaError_t status = cudaMalloc(&memory, std::max<std::size_t>(bytes, 1));
-  if (status != cudaErrorMemoryAllocation) {
-    FLASHEVA_CUDA(status);
+  if (FLASHEVA_CUDA_UNLESS(cudaMalloc(&memory, std::max<std::size_t>(bytes, 1)), cudaErrorMemoryAllocation))
     return memory;
-  }
-  cudaGetLastError();  // an allocation that failed spoils nothing
   std::size_t free_bytes = 0, total_bytes = 0;
   FLASHEVA_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
   throw OutOfMemory("GPU memory: " + std::string(wants) + " asked for " + gibibytes(bytes) + ", " +
@@ -67,12 +63,9 @@ std::size_t CudaOps::device_memory_taken() {
 
 DeviceMemory CudaOps::allocate_on_host(std::size_t bytes) {
   void* memory = nullptr;
-  const cudaError_t status = cudaHostAlloc(&memory, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault);
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // an allocation that failed spoils nothing
+  if (!FLASHEVA_CUDA_UNLESS(cudaHostAlloc(&memory, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault),
+                            cudaErrorMemoryAllocation))
     throw OutOfMemory("page-locked host memory: a plan asked for " + gibibytes(bytes) + ", not there");
-  }
-  FLASHEVA_CUDA(status);
   return DeviceMemory(static_cast<std::byte*>(memory), [](std::byte* taken) { cudaFreeHost(taken); });
 }
 

@@ -30,7 +30,7 @@ class RecordedLaunches final : public OperationGraph {
     forget();
     const cudaError_t status = cudaGraphInstantiate(&launches_, graph, 0);
     cudaGraphDestroy(graph);
-    FLASHEVA_CUDA(status);
+    check_cuda(status, "cudaGraphInstantiate", __FILE__, __LINE__);
     scratch_growths_ = scratch_growths;
   }
 

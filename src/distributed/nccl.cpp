@@ -213,10 +213,7 @@ bool NcclSums::done() {
     ranks_ = nullptr;
     fail(ExitCode::peer_lost, "NCCL: a sum over ranks: {}", text);
   }
-  const cudaError_t status = cudaEventQuery(end_);
-  if (status == cudaErrorNotReady) return false;
-  FLASHEVA_CUDA(status);
-  return true;
+  return FLASHEVA_CUDA_UNLESS(cudaEventQuery(end_), cudaErrorNotReady);
 }
 
 }  // namespace

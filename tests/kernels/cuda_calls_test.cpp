@@ -1,5 +1,5 @@
 // Every call of CUDA and cuBLASLt is checked: in the simulator they are made to fail one after another, and
-// each time the error must say in which file and line, and by CUDA's name what it was.
+// each time the error must say in which file and line, which call it was, and by CUDA's name what happened.
 #include <cublasLt.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -52,7 +52,7 @@ class CudaCallsTest : public testing::Test {
         return names;
       }
       names.insert(call);
-      EXPECT_THAT(message, ContainsRegex(place + ".*" + status_name)) << call;
+      EXPECT_THAT(message, ContainsRegex(place + call + "[(:].*" + status_name));
     }
   }
 
