@@ -3,7 +3,7 @@
 
 #include <cublasLt.h>
 
-#include "kernels/cuda/error.h"
+#include "kernels/cuda/owned.h"
 #include "kernels/tensor.h"
 
 namespace flasheva {
@@ -30,6 +30,14 @@ inline bool check_cublas_unless(std::initializer_list<cublasStatus_t> expected, 
   ::flasheva::check_cublas_unless({__VA_ARGS__}, (call), #call, __FILE__, __LINE__)
 
 namespace flasheva {
+
+using CublasLibrary = Owned<cublasLtHandle_t, cublasLtDestroy>;
+
+inline CublasLibrary make_cublas_library() {
+  cublasLtHandle_t library = nullptr;
+  FLASHEVA_CUBLAS(cublasLtCreate(&library));
+  return CublasLibrary(library);
+}
 
 template <class T>
 void set(cublasLtMatmulDescOpaque_t& operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {

@@ -37,18 +37,14 @@ void* DeviceScratch::take_bytes(std::size_t bytes, const char* operation) {
 CudaOps::CudaOps(int gpu) {
   FLASHEVA_CUDA(cudaSetDevice(gpu));
   FLASHEVA_CUDA(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, gpu));
-  FLASHEVA_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-  bad_token_ = static_cast<int*>(allocate_on_gpu(sizeof(int), "the flag of bad tokens"));
+  stream_ = make_stream();
+  bad_token_ = CudaMemory<int>(static_cast<int*>(allocate_on_gpu(sizeof(int), "the flag of bad tokens")));
   FLASHEVA_CUDA(cudaMemsetAsync(bad_token_, 0, sizeof(int), stream_));
   bad_token_on_host_ = allocate_on_host(sizeof(int));
   gemm_ = std::make_unique<CudaGemm>(stream_);
 }
 
-CudaOps::~CudaOps() {
-  gemm_.reset();
-  cudaFree(bad_token_);
-  cudaStreamDestroy(stream_);
-}
+CudaOps::~CudaOps() = default;
 
 DeviceMemory CudaOps::allocate(std::size_t bytes) {
   return DeviceMemory(static_cast<std::byte*>(allocate_on_gpu(bytes, "a plan")),

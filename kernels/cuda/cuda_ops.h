@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kernels/cuda/device_scratch.h"
+#include "kernels/cuda/owned.h"
 #include "kernels/ops.h"
 
 namespace flasheva {
@@ -90,9 +91,8 @@ class CudaOps final : public Ops {
 
  private:
   int multiprocessors_ = 0;
-  cudaStream_t stream_ = nullptr;
-  int* bad_token_ =
-      nullptr;  // on the GPU; 1 once a token was beyond the vocabulary, 2 a place beyond a cache
+  CudaStream stream_;
+  CudaMemory<int> bad_token_;  // 1 once a token was beyond the vocabulary, 2 a place beyond a cache
   DeviceMemory bad_token_on_host_{nullptr, nullptr};
   std::unique_ptr<CudaGemm> gemm_;
   DeviceScratch scratch_;

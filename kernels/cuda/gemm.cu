@@ -106,11 +106,8 @@ class TrialMemory {
       : stream_(stream), bytes_(bytes), distance_((bytes + 255) / 256 * 256) {
     void* memory = nullptr;
     if (FLASHEVA_CUDA_UNLESS(cudaMalloc(&memory, 2 * distance_ + sizeof(int)), cudaErrorMemoryAllocation))
-      memory_ = static_cast<std::byte*>(memory);
+      memory_ = CudaMemory<std::byte>(static_cast<std::byte*>(memory));
   }
-  ~TrialMemory() { cudaFree(memory_); }
-  TrialMemory(const TrialMemory&) = delete;
-  TrialMemory& operator=(const TrialMemory&) = delete;
 
   explicit operator bool() const { return memory_ != nullptr; }
   void* first() const { return memory_; }
@@ -131,25 +128,14 @@ class TrialMemory {
  private:
   cudaStream_t stream_;
   std::size_t bytes_, distance_;
-  std::byte* memory_ = nullptr;
+  CudaMemory<std::byte> memory_;
 };
 
 }  // namespace
 
 class CudaGemm::Library {
  public:
-  explicit Library(cudaStream_t stream) : stream_(stream) {
-    FLASHEVA_CUBLAS(cublasLtCreate(&handle_));
-    workspace_ = allocate_on_gpu(workspace_bytes, "the workspace of matrix products");
-    FLASHEVA_CUDA(cudaEventCreate(&begin_));
-    FLASHEVA_CUDA(cudaEventCreate(&end_));
-  }
-  ~Library() {
-    cudaEventDestroy(end_);
-    cudaEventDestroy(begin_);
-    cudaFree(workspace_);
-    cublasLtDestroy(handle_);
-  }
+  explicit Library(cudaStream_t stream) : stream_(stream) {}
 
   bool tf32_allowed = false;
 
@@ -344,7 +330,7 @@ class CudaGemm::Library {
   // Milliseconds of so many on the GPU, one after the other: all of them are started while it is busy.
   float time_of(Description& what, const Algorithm& algorithm, const Operands& at, int repetitions) {
     float milliseconds = 0;
-    launch(stream_, keep_busy_kernel, {}, 1, 0, static_cast<float*>(workspace_), 0.0f);
+    launch(stream_, keep_busy_kernel, {}, 1, 0, workspace_, 0.0f);
     FLASHEVA_CUDA(cudaEventRecord(begin_, stream_));
     for (int i = 0; i < repetitions; ++i) start(what, algorithm, at);
     FLASHEVA_CUDA(cudaEventRecord(end_, stream_));
@@ -365,9 +351,10 @@ class CudaGemm::Library {
   static constexpr std::size_t most_plans = 1024;
 
   cudaStream_t stream_;
-  cublasLtHandle_t handle_ = nullptr;
-  void* workspace_ = nullptr;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  const CublasLibrary handle_ = make_cublas_library();
+  const CudaMemory<float> workspace_{
+      static_cast<float*>(allocate_on_gpu(workspace_bytes, "the workspace of matrix products"))};
+  const CudaEvent begin_ = make_event(), end_ = make_event();
   bool is_warm_ = false;
   std::map<Product, Plan> plans_;
 };

@@ -54,7 +54,7 @@ struct Grid {
 // Starts `kernel` on `grid` blocks of `threads`; none where a dimension is 0.
 template <class... Parameters, class... Arguments>
 void launch(cudaStream_t stream, void (*kernel)(Parameters...), Grid grid, int threads,
-            std::size_t shared_bytes, Arguments... arguments) {
+            std::size_t shared_bytes, const Arguments&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   reserve_shared(kernel, shared_bytes);
   cudaLaunchConfig_t config{};

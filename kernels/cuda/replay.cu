@@ -8,41 +8,39 @@ namespace {
 // The launches of a body. Their arguments are those of when they were recorded.
 class RecordedLaunches final : public OperationGraph {
  public:
-  ~RecordedLaunches() override { forget(); }
-
   // Whether they were recorded with the scratch memory of now.
   bool are_current(std::int64_t scratch_growths) const {
     return launches_ != nullptr && scratch_growths == scratch_growths_;
   }
 
   void record(cudaStream_t stream, std::int64_t scratch_growths, const std::function<void()>& body) {
-    cudaGraph_t graph = nullptr;
-    FLASHEVA_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    try {
-      body();
-    } catch (...) {
-      cudaStreamEndCapture(stream, &graph);
-      if (graph != nullptr) cudaGraphDestroy(graph);
-      cudaGetLastError();  // what failed is thrown
-      throw;
-    }
-    FLASHEVA_CUDA(cudaStreamEndCapture(stream, &graph));
-    forget();
-    const cudaError_t status = cudaGraphInstantiate(&launches_, graph, 0);
-    cudaGraphDestroy(graph);
-    check_cuda(status, "cudaGraphInstantiate", __FILE__, __LINE__);
+    launches_ = {};
+    const CudaGraph graph = captured(stream, body);
+    cudaGraphExec_t launches = nullptr;
+    FLASHEVA_CUDA(cudaGraphInstantiate(&launches, graph, 0));
+    launches_ = CudaGraphExec(launches);
     scratch_growths_ = scratch_growths;
   }
 
   void start(cudaStream_t stream) { FLASHEVA_CUDA(cudaGraphLaunch(launches_, stream)); }
 
  private:
-  void forget() {
-    if (launches_ != nullptr) cudaGraphExecDestroy(launches_);
-    launches_ = nullptr;
+  static CudaGraph captured(cudaStream_t stream, const std::function<void()>& body) {
+    cudaGraph_t graph = nullptr;
+    FLASHEVA_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+      body();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      const CudaGraph unfinished(graph);
+      cudaGetLastError();  // what failed is thrown
+      throw;
+    }
+    FLASHEVA_CUDA(cudaStreamEndCapture(stream, &graph));
+    return CudaGraph(graph);
   }
 
-  cudaGraphExec_t launches_ = nullptr;
+  CudaGraphExec launches_;
   std::int64_t scratch_growths_ = 0;
 };
 

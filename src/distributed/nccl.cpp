@@ -15,7 +15,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/error.h"
+#include "kernels/cuda/owned.h"
 #include "src/core/error.h"
 #include "src/distributed/device_sums.h"
 
@@ -69,7 +69,7 @@ class NcclSums final : public DeviceSums {
   const cudaStream_t operations_;
   CudaOps rounding_;
   const cudaStream_t stream_;
-  cudaEvent_t ready_ = nullptr, end_ = nullptr;
+  const CudaEvent ready_ = make_event(cudaEventDisableTiming), end_ = make_event(cudaEventDisableTiming);
   ncclComm_t ranks_ = nullptr;
 };
 
@@ -116,8 +116,6 @@ NcclSums::NcclSums(Communicator& communicator, CudaOps& ops)
   if (rank_ == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
   const std::string from_first = from_all_ranks(communicator, {id.internal, sizeof(id.internal)}).front();
   std::memcpy(id.internal, from_first.data(), sizeof(id.internal));
-  for (cudaEvent_t* event : {&ready_, &end_})
-    FLASHEVA_CUDA(cudaEventCreateWithFlags(event, cudaEventDisableTiming));
   check(ncclCommInitRank(&ranks_, size_, id, rank_), "ncclCommInitRank");
 }
 
@@ -125,8 +123,6 @@ NcclSums::NcclSums(Communicator& communicator, CudaOps& ops)
 // this one leaves because of an error.
 NcclSums::~NcclSums() {
   if (ranks_ != nullptr) std::uncaught_exceptions() == 0 ? ncclCommDestroy(ranks_) : ncclCommAbort(ranks_);
-  cudaEventDestroy(ready_);
-  cudaEventDestroy(end_);
 }
 
 // sum(what travels), once the operations so far have happened; afterwards elements `sums` are sums.

@@ -72,7 +72,8 @@ struct cublasLtMatmulHeuristicResult_t {
   std::size_t workspaceSize;
   cublasStatus_t state;
 };
-using cublasLtHandle_t = void*;
+struct SimulatedLibrary;
+using cublasLtHandle_t = SimulatedLibrary*;
 using cublasLtMatmulDesc_t = cublasLtMatmulDescOpaque_t*;
 using cublasLtMatrixLayout_t = cublasLtMatrixLayoutOpaque_t*;
 using cublasLtMatmulPreference_t = cublasLtMatmulPreferenceOpaque_t*;
@@ -93,11 +94,16 @@ inline const char* cublasLtGetStatusName(cublasStatus_t status) {
   return "unknown";
 }
 inline const char* cublasLtGetStatusString(cublasStatus_t status) { return cublasLtGetStatusName(status); }
-inline cublasStatus_t cublasLtCreate(cublasLtHandle_t*) {
+inline cublasStatus_t cublasLtCreate(cublasLtHandle_t* library) {
   SIMULATED_CALL(cublasStatus_t);
+  *library = reinterpret_cast<cublasLtHandle_t>(std::uintptr_t{1});
+  ++flasheva::simulator::held;
   return CUBLAS_STATUS_SUCCESS;
 }
-inline cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
+inline cublasStatus_t cublasLtDestroy(cublasLtHandle_t) {
+  --flasheva::simulator::held;
+  return CUBLAS_STATUS_SUCCESS;
+}
 
 // --- descriptions ---------------------------------------------------------------------------------------
 

@@ -170,9 +170,13 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   SIMULATED_CALL(cudaError_t);
   static std::uintptr_t streams = 0;
   *stream = reinterpret_cast<cudaStream_t>(++streams);
+  ++flasheva::simulator::held;
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t) {
+  --flasheva::simulator::held;
+  return cudaSuccess;
+}
 inline cudaError_t all_has_happened() {
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   flasheva::simulator::finish_transfers();
@@ -187,11 +191,13 @@ inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   SIMULATED_CALL(cudaError_t);
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   *memory = flasheva::simulator::allocate(bytes);
+  flasheva::simulator::held += *memory != nullptr;
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 inline cudaError_t cudaFree(void* memory) {
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   flasheva::simulator::release(memory);
+  flasheva::simulator::held -= memory != nullptr;
   return cudaSuccess;
 }
 enum { cudaHostAllocDefault = 0 };
@@ -199,10 +205,12 @@ inline cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
   SIMULATED_CALL(cudaError_t);
   if (unless_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
   *memory = flasheva::simulator::allocate_on_host(bytes);
+  flasheva::simulator::held += *memory != nullptr;
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 inline cudaError_t cudaFreeHost(void* memory) {
   flasheva::simulator::release_on_host(memory);
+  --flasheva::simulator::held;
   return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -244,18 +252,19 @@ struct SimulatedEvent;
 using cudaEvent_t = SimulatedEvent*;
 inline std::map<cudaEvent_t, double> event_times;
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
-enum { cudaEventDisableTiming = 2 };
-inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+enum { cudaEventDefault = 0, cudaEventDisableTiming = 2 };
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   SIMULATED_CALL(cudaError_t);
   static std::uintptr_t events = 0;
   *event = reinterpret_cast<cudaEvent_t>(++events);
+  ++flasheva::simulator::held;
   return cudaSuccess;
 }
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
 inline cudaError_t cudaEventQuery(cudaEvent_t) { return all_has_happened(); }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
   event_times.erase(event);
+  --flasheva::simulator::held;
   return cudaSuccess;
 }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
@@ -302,11 +311,13 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph)
   SIMULATED_CALL(cudaError_t);
   if (capture.spoiled) return cudaErrorStreamCaptureInvalidated;
   *graph = new SimulatedGraph{std::move(capture.work)};
+  ++flasheva::simulator::held;
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launches, cudaGraph_t graph, unsigned long long) {
   SIMULATED_CALL(cudaError_t);
   *launches = new SimulatedGraph(*graph);
+  ++flasheva::simulator::held;
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t launches, cudaStream_t) {
@@ -317,10 +328,12 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t launches, cudaStream_t) {
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   delete graph;
+  --flasheva::simulator::held;
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t launches) {
   delete launches;
+  --flasheva::simulator::held;
   return cudaSuccess;
 }
 

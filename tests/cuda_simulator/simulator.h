@@ -116,6 +116,9 @@ int status_of(const char* call);  // 0, but of the one that is to fail
   if (const int status = flasheva::simulator::status_of(__func__); status != 0) \
   return static_cast<Status>(status)
 
+// Streams, events, graphs, libraries and pieces of memory that were made or taken and not given back.
+inline int held = 0;
+
 // The GPU's clock, which matrix products alone move on (cublasLt.h).
 inline double milliseconds = 0;
 

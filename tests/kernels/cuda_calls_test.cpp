@@ -1,5 +1,6 @@
 // Every call of CUDA and cuBLASLt is checked: in the simulator they are made to fail one after another, and
-// each time the error must say in which file and line, which call it was, and by CUDA's name what happened.
+// each time the error must say in which file and line, which call it was, and by CUDA's name what happened,
+// and nothing may be left behind.
 #include <cublasLt.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -46,7 +47,9 @@ class CudaCallsTest : public testing::Test {
                                          const std::function<void()>& work) {
     std::set<std::string> names;
     for (int calls_before = 0;; ++calls_before) {
+      const int held_before = simulator::held;
       const auto [message, call] = message_and_call({name, calls_before, status, {}}, work);
+      EXPECT_EQ(simulator::held, held_before) << call;
       if (call.empty()) {
         EXPECT_EQ(message, "");
         return names;
@@ -82,7 +85,7 @@ TEST_F(CudaCallsTest, EveryCallOfCudaIsChecked) {
   EXPECT_THAT(
       fail_each("cuda", cudaErrorLaunchFailure, "cudaErrorLaunchFailure", run_operations),
       IsSupersetOf({"cudaSetDevice", "cudaDeviceGetAttribute", "cudaStreamCreateWithFlags", "cudaMalloc",
-                    "cudaHostAlloc", "cudaEventCreate", "cudaMemcpyAsync", "cudaMemsetAsync",
+                    "cudaHostAlloc", "cudaEventCreateWithFlags", "cudaMemcpyAsync", "cudaMemsetAsync",
                     "cudaStreamSynchronize", "cudaFuncSetAttribute", "cudaLaunchKernelEx",
                     "cudaOccupancyMaxActiveBlocksPerMultiprocessor", "cudaStreamBeginCapture",
                     "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphLaunch"}));
