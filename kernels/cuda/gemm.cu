@@ -13,27 +13,12 @@
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/device_scratch.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_trial.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace flasheva {
 
 namespace {
-
-// What a product's algorithm is chosen for. Alignments, in bytes, are those of every row.
-struct Product {
-  std::int64_t m, n, k;
-  bool a_transposed, b_transposed;
-  DType in, out;
-  bool bias, accumulate, tf32;
-  std::uint32_t a_alignment, b_alignment, out_alignment, bias_alignment;
-  auto operator<=>(const Product&) const = default;
-};
-
-// Where a product's matrices are: d = a b + bias, or c + a b.
-struct Operands {
-  const void *a, *b, *bias, *c;
-  void* d;
-};
 
 std::uint32_t alignment_of(const Tensor& tensor) {
   constexpr std::uintptr_t most = MemoryPlan::alignment_bytes;  // where a plan puts a tensor decides nothing
@@ -80,12 +65,6 @@ struct Description {
         out(make_layout(p.out, p.m, p.n)) {}
 };
 
-__global__ void __launch_bounds__(256)
-    compare_kernel(int* differ, const std::uint16_t* x, const std::uint16_t* y, std::int64_t size) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (i < size && x[i] != y[i]) *differ = 1;
-}
-
 // out (rows, columns) = bias (columns) in every row.
 template <class T>
 __global__ void __launch_bounds__(256) repeat_row_kernel(T* out, const T* bias, std::int64_t columns) {
@@ -98,38 +77,6 @@ __global__ void __launch_bounds__(1) keep_busy_kernel(float* out, float x) {
   for (int i = 0; i < 80'000; ++i) x = 0.5f * x + 1;
   *out = x;
 }
-
-// Room on the GPU for two results of one size, and whether they are equal.
-class TrialMemory {
- public:
-  TrialMemory(cudaStream_t stream, std::size_t bytes)
-      : stream_(stream), bytes_(bytes), distance_((bytes + 255) / 256 * 256) {
-    void* memory = nullptr;
-    if (FLASHEVA_CUDA_UNLESS(cudaMalloc(&memory, 2 * distance_ + sizeof(int)), cudaErrorMemoryAllocation))
-      memory_ = CudaMemory<std::byte>(static_cast<std::byte*>(memory));
-  }
-
-  explicit operator bool() const { return memory_ != nullptr; }
-  void* first() const { return memory_; }
-  void* other() const { return memory_ + distance_; }
-
-  bool are_equal() const {
-    auto* differ_on_gpu = reinterpret_cast<int*>(memory_ + 2 * distance_);
-    const auto size = static_cast<std::int64_t>(bytes_ / sizeof(std::uint16_t));
-    FLASHEVA_CUDA(cudaMemsetAsync(differ_on_gpu, 0, sizeof(int), stream_));
-    launch(stream_, compare_kernel, {divide_up(size, 256)}, 256, 0, differ_on_gpu,
-           static_cast<const std::uint16_t*>(first()), static_cast<const std::uint16_t*>(other()), size);
-    int differ = 0;
-    FLASHEVA_CUDA(cudaMemcpyAsync(&differ, differ_on_gpu, sizeof(int), cudaMemcpyDefault, stream_));
-    FLASHEVA_CUDA(cudaStreamSynchronize(stream_));
-    return differ == 0;
-  }
-
- private:
-  cudaStream_t stream_;
-  std::size_t bytes_, distance_;
-  CudaMemory<std::byte> memory_;
-};
 
 }  // namespace
 
@@ -156,7 +103,7 @@ class CudaGemm::Library {
                           alignment_of(out),
                           alignment_of(bias)};
     const Operands operands{a.matrix.data, b.matrix.data, bias.data, out.data, out.data};
-    Plan& plan = find_or_make(product, operands);
+    Plan& plan = find_or_make(product, bias.data);
     if (plan.algorithm) {
       start(plan.description, *plan.algorithm, operands);
     } else {  // the library has no such product with a bias: the bias first, then what is added to it
@@ -192,14 +139,14 @@ class CudaGemm::Library {
     return check_cublas_unless(expected, status, "cublasLtMatmul", __FILE__, __LINE__);
   }
 
-  Plan& find_or_make(const Product& product, const Operands& operands) {
+  Plan& find_or_make(const Product& product, const void* bias) {
     const auto found = plans_.find(product);
     if (found != plans_.end()) return found->second;
     if (plans_.size() == most_plans) plans_.clear();
-    Plan plan{Description(product, operands.bias), {}};
-    const auto algorithms = find_algorithms(plan.description, operands.bias);
+    Plan plan{Description(product, bias), {}};
+    const auto algorithms = find_algorithms(plan.description, bias);
     if (!algorithms.empty())
-      plan.algorithm = fastest(plan.description, algorithms, operands);
+      plan.algorithm = fastest(plan.description, algorithms);
     else if (!product.bias)
       throw CudaError("cuBLASLt has no product of " + std::to_string(product.m) + " x " +
                       std::to_string(product.k) + " by " + std::to_string(product.k) + " x " +
@@ -280,32 +227,32 @@ class CudaGemm::Library {
     return preference;
   }
 
-  // The fastest on these operands of the algorithms that give the bits of the first one, so that the choice,
-  // which may be another one on another day, changes no result. They write to memory of their own. Where
-  // there is none, or the stream is being captured, or the results are too few to tell orders of addition
-  // apart after rounding to 16 bits, the first one it is; also where another is hardly faster, as measured.
-  Algorithm fastest(Description& what, const std::vector<Algorithm>& algorithms, Operands at) {
+  // The fastest of the algorithms that give the bits of the first one on operands that show the order of
+  // addition, so that the choice, which may be another one on another day, changes no result. Where there is
+  // no memory for them, or the stream is being captured, or the product too small to be worth it, the first
+  // one it is; also where another is hardly faster, as measured.
+  Algorithm fastest(Description& what, const std::vector<Algorithm>& algorithms) {
     const Product& product = what.product;
     constexpr std::int64_t fewest_results = 1 << 16;
     constexpr float clearly_faster = 0.97f;
     if (algorithms.size() == 1 || product.m * product.n < fewest_results || is_capturing())
       return algorithms[0];
-    const TrialMemory memory(stream_,
-                             static_cast<std::size_t>(product.m * product.n) * size_in_bytes(product.out));
-    if (!memory) return algorithms[0];
+    const ProductTrial trial(stream_, product);
+    if (!trial) return algorithms[0];
     const Algorithm* best = nullptr;
     float best_time = 0;
     int repetitions = 1;
     for (const Algorithm& algorithm : algorithms) {
-      at.d = best ? memory.other() : memory.first();
-      if (!start(what, algorithm, at, {CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_ARCH_MISMATCH})) continue;
-      if (!best) {
-        warm_up(what, algorithm, at);
-        repetitions = repetitions_of(time_of(what, algorithm, at, 1));
-      } else if (!memory.are_equal()) {
+      if (!start(what, algorithm, best ? trial.second() : trial.first(),
+                 {CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_ARCH_MISMATCH}))
         continue;
+      if (best && !trial.are_equal()) continue;
+      const Operands operands = trial.second();
+      if (!best) {
+        warm_up(what, algorithm, operands);
+        repetitions = repetitions_of(time_of(what, algorithm, operands, 1));
       }
-      const float time = time_of(what, algorithm, at, repetitions);
+      const float time = time_of(what, algorithm, operands, repetitions);
       if (best && time > clearly_faster * best_time) continue;
       best = &algorithm;
       best_time = time;
