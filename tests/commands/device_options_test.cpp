@@ -30,16 +30,23 @@ TEST(DeviceOptions, TheFlagComesBeforeTheConfig) {
   EXPECT_EQ(ops_of(one, {"--device", "cpu"}, "cuda")->device(), Device::cpu);
 }
 
-TEST(DeviceOptions, AutoPassesOverGpusOlderThanTheKernels) {
+TEST(DeviceOptions, AutoPassesOverGpusThatHaveNoKernels) {
   EXPECT_EQ(ops_of({}, {}, "auto")->device(), Device::cpu);
   EXPECT_EQ(ops_of({{7, 0}, {7, 5}}, {}, "auto")->device(), Device::cpu);
-  EXPECT_EQ(ops_of({{7, 5}, {8, 0}}, {}, "auto")->device(), Device::cuda);
+  EXPECT_EQ(ops_of({{10, 0}, {12, 0}}, {}, "auto")->device(), Device::cpu);
+  EXPECT_EQ(ops_of({{7, 5}, {10, 0}, {8, 0}}, {}, "auto")->device(), Device::cuda);
 }
 
-TEST(DeviceOptions, CudaOnAnOlderGpuOrNoneSaysWhy) {
+TEST(DeviceOptions, CudaOnSuchAGpuOrNoneSaysWhy) {
   expect_error(ExitCode::usage,
                "simulated, 1024 MiB, compute capability 7.5, too old: 8.0 is needed; use --device cpu", [] {
                  ops_of({{7, 5}}, {"--device", "cuda"}, "auto");
+               });
+  expect_error(ExitCode::usage,
+               "compute capability 10.0, this build has kernels for 80-real 90a-real alone: build with "
+               "-DCMAKE_CUDA_ARCHITECTURES=100; use --device cpu",
+               [] {
+                 ops_of({{10, 0}}, {}, "cuda");
                });
   expect_error(ExitCode::usage, "none: cudaErrorNoDevice; use --device cpu", [] { ops_of({}, {}, "cuda"); });
 }
