@@ -1,7 +1,9 @@
 //     sum of squares of all elements, and of the differences of two tensors, in float64
-// A block adds up its share, and one block the shares of all in order: the same result on every run.
+// A block adds up a share of fixed size, and one block the shares of a tensor in order: the same result on
+// every run and every GPU, whatever else is summed. One launch does so for as many tensors as a table holds.
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/tensor_table.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace flasheva {
@@ -9,71 +11,93 @@ namespace flasheva {
 namespace {
 
 constexpr int sum_threads = 256;
+constexpr std::int64_t elements_a_block = 16384;
+
+// What is squared: the elements of x, or those of x - y.
+struct Terms {
+  const void* x;
+  const void* y;  // null where it is x alone
+  std::int64_t size;
+};
 
 template <class T>
 __device__ inline double as_double(T x) {
   return static_cast<double>(widened(x));
 }
 
-struct Square {
-  __device__ double operator()(double x) const { return x * x; }
-};
-struct SquaredDifference {
-  __device__ double operator()(double x, double y) const { return (x - y) * (x - y); }
-};
-
-// partials[block] = the sum of term(in[i] ...) over the block's share of the elements: every thread takes
-// groups of `width`, and the first ones what is left over.
-template <int width, class Term, class... In>
-__global__ void __launch_bounds__(sum_threads)
-    partial_sums_kernel(double* partials, std::int64_t size, Term term, const In*... in) {
-  __shared__ double shared[sum_threads / warp_size];
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * sum_threads;
-  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * sum_threads + threadIdx.x;
-  const std::int64_t groups = size / width;
-  double sum = 0;
-#pragma unroll 4
-  for (std::int64_t group = thread; group < groups; group += stride) {
-    const auto add = [&](const Vector<In, width>&... loaded) {
+template <int count, bool aligned, class T>
+__device__ inline Vector<T, count> load_neighbours(const T* elements) {
+  if constexpr (aligned) {
+    return load_vector<count>(elements);
+  } else {
+    Vector<T, count> vector;
 #pragma unroll
-      for (int i = 0; i < width; ++i) sum += term(as_double(loaded.value[i])...);
-    };
-    add(load_vector<width>(in + group * width)...);
+    for (int i = 0; i < count; ++i) vector.value[i] = elements[i];
+    return vector;
   }
-  const std::int64_t rest = groups * width + thread;
-  if (rest < size) sum += term(as_double(in[rest])...);
-  sum = block_sum<sum_threads>(sum, shared);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(sum_threads)
-    total_kernel(double* total, const double* partials, int count) {
-  __shared__ double shared[sum_threads / warp_size];
-  double sum = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += sum_threads) sum += partials[i];
-  sum = block_sum<sum_threads>(sum, shared);
-  if (threadIdx.x == 0) *total = sum;
-}
-
-// *sum = the sum of term(in[i] ...) over all elements; partials has room for `blocks`.
-template <class Term, class T, class... In>
-void sum_elements(cudaStream_t stream, double* sum, double* partials, std::int64_t blocks, std::int64_t size,
-                  Term term, const T* first, const In*... others) {
+// What one thread of a block adds up of `size` elements: groups of neighbours, and the first threads one each
+// of what is left over. It does not depend on how the groups are loaded.
+template <bool aligned, bool differences, class T>
+__device__ inline double sum_of_thread(const T* x, const T* y, int size) {
   constexpr int width = vector_width<T>;
-  const auto start = [&](auto kernel) {
-    launch(stream, kernel, {blocks}, sum_threads, 0, partials, size, term, first, others...);
+  const int thread = static_cast<int>(threadIdx.x), groups = size / width;
+  double sum = 0;
+  const auto add_square = [&](const T& x_i, const T& y_i) {
+    const double term = differences ? as_double(x_i) - as_double(y_i) : as_double(x_i);
+    sum += term * term;
   };
-  if (aligned_to(first, 16) && (aligned_to(others, 16) && ...))
-    start(partial_sums_kernel<width, Term, T, In...>);
-  else
-    start(partial_sums_kernel<1, Term, T, In...>);
-  launch(stream, total_kernel, {1}, sum_threads, 0, sum, partials, blocks);
+#pragma unroll 4
+  for (int group = thread; group < groups; group += sum_threads) {
+    const auto xs = load_neighbours<width, aligned>(x + group * width);
+    const auto ys = differences ? load_neighbours<width, aligned>(y + group * width) : xs;
+#pragma unroll
+    for (int i = 0; i < width; ++i) add_square(xs.value[i], ys.value[i]);
+  }
+  const int rest = groups * width + thread;
+  if (rest < size) add_square(x[rest], differences ? y[rest] : x[rest]);
+  return sum;
 }
 
-// Blocks that fill the GPU, as far as each has work for all its threads.
-std::int64_t blocks_of_sum(std::int64_t size, int multiprocessors) {
-  constexpr std::int64_t elements_a_block = 8 * sum_threads, blocks_a_multiprocessor = 8;
-  return std::min(divide_up(size, elements_a_block), multiprocessors * blocks_a_multiprocessor);
+// partials[block] = the sum over the block's share of a tensor.
+template <bool differences, class T>
+__global__ void __launch_bounds__(sum_threads)
+    partial_sums_kernel(double* partials, const TensorTable<Terms> table) {
+  __shared__ double shared[sum_threads / warp_size];
+  const int block = static_cast<int>(blockIdx.x), tensor = table.tensor_of(block);
+  const Terms terms = table[tensor];
+  const std::int64_t begin = (block - table.first_block(tensor)) * elements_a_block;
+  const int size = static_cast<int>(min(elements_a_block, terms.size - begin));
+  const T* x = static_cast<const T*>(terms.x) + begin;
+  const T* y = differences ? static_cast<const T*>(terms.y) + begin : nullptr;
+  const auto address = reinterpret_cast<std::uintptr_t>(x) | reinterpret_cast<std::uintptr_t>(y);
+  const double sum = address % 16 == 0 ? sum_of_thread<true, differences>(x, y, size)
+                                       : sum_of_thread<false, differences>(x, y, size);
+  const double sum_of_all = block_sum<sum_threads>(sum, shared);
+  if (threadIdx.x == 0) partials[block] = sum_of_all;
+}
+
+// A block a tensor: sums[tensor] = its partials.
+__global__ void __launch_bounds__(sum_threads)
+    totals_kernel(double* sums, const double* partials, const TensorTable<Terms> table) {
+  __shared__ double shared[sum_threads / warp_size];
+  const int tensor = static_cast<int>(blockIdx.x);
+  const int end = table.first_block(tensor + 1);
+  double sum = 0;
+  for (int i = table.first_block(tensor) + static_cast<int>(threadIdx.x); i < end; i += sum_threads)
+    sum += partials[i];
+  sum = block_sum<sum_threads>(sum, shared);
+  if (threadIdx.x == 0) sums[tensor] = sum;
+}
+
+std::int64_t blocks_of(const Tensor& x) { return divide_up(x.size(), elements_a_block); }
+
+// sums[i] = of tensor i of the table; all are of type T. partials has room for its blocks.
+template <bool differences, class T>
+void sum_tensors(cudaStream_t stream, double* sums, double* partials, const TensorTable<Terms>& table) {
+  launch(stream, partial_sums_kernel<differences, T>, {table.blocks()}, sum_threads, 0, partials, table);
+  launch(stream, totals_kernel, {table.size()}, sum_threads, 0, sums, partials, table);
 }
 
 }  // namespace
@@ -81,30 +105,30 @@ std::int64_t blocks_of_sum(std::int64_t size, int multiprocessors) {
 void CudaOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) {
   FLASHEVA_CHECK(sums.size() == tensors.size());
   const auto count = static_cast<std::int64_t>(tensors.size());
-  std::int64_t most_blocks = 0;
+  std::int64_t blocks = 0;
   for (const Tensor& x : tensors) {
     FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape));
-    most_blocks = std::max(most_blocks, blocks_of_sum(x.size(), multiprocessors_));
+    blocks += blocks_of(x);
   }
-  auto* on_gpu = scratch_.take<double>(count + most_blocks, "the norm of the gradients");
-  for (std::int64_t i = 0; i < count; ++i) {
-    const Tensor& x = tensors[static_cast<std::size_t>(i)];
-    dispatch(x.dtype, [&]<class T>(T) {
-      sum_elements(stream_, on_gpu + i, on_gpu + count, blocks_of_sum(x.size(), multiprocessors_), x.size(),
-                   Square{}, static_cast<const T*>(x.as<T>()));
-    });
+  auto* on_gpu = scratch_.take<double>(count + blocks, "the norm of the gradients");
+  for (std::size_t next = 0; next < tensors.size();) {
+    const std::size_t first = next;
+    const DType type = tensors[first].dtype;
+    TensorTable<Terms> table;
+    for (; next < tensors.size() && tensors[next].dtype == type && !table.full(); ++next)
+      table.add({tensors[next].data, nullptr, tensors[next].size()}, blocks_of(tensors[next]));
+    dispatch(type,
+             [&]<class T>(T) { sum_tensors<false, T>(stream_, on_gpu + first, on_gpu + count, table); });
   }
   copy(view_of(sums.data(), {count}), Tensor{on_gpu, DType::f64, {count}, Device::cuda});
 }
 
 double CudaOps::squared_distance(Tensor x, Tensor y) {
   FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape) && matches_on_gpu(y, x.dtype, x.shape));
-  const std::int64_t blocks = blocks_of_sum(x.size(), multiprocessors_);
-  auto* sums = scratch_.take<double>(1 + blocks, "a distance");
-  dispatch(x.dtype, [&]<class T>(T) {
-    sum_elements(stream_, sums, sums + 1, blocks, x.size(), SquaredDifference{},
-                 static_cast<const T*>(x.as<T>()), static_cast<const T*>(y.as<T>()));
-  });
+  auto* sums = scratch_.take<double>(1 + blocks_of(x), "a distance");
+  TensorTable<Terms> table;
+  table.add({x.data, y.data, x.size()}, blocks_of(x));
+  dispatch(x.dtype, [&]<class T>(T) { sum_tensors<true, T>(stream_, sums, sums + 1, table); });
   double total = 0;
   copy(view_of(&total, {1}), Tensor{sums, DType::f64, {1}, Device::cuda});
   return total;

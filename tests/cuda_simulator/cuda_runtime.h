@@ -364,6 +364,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const dim3 grid = config->gridDim, block = config->blockDim;
   if (grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > most_shared_bytes)
     return cudaErrorInvalidConfiguration;
+  ++flasheva::simulator::launches;
   const std::function<void()> thread = [=] { kernel(arguments...); };
   const std::size_t shared_bytes = config->dynamicSmemBytes;
   return enqueue(config->stream, [=] {

@@ -118,6 +118,8 @@ int status_of(const char* call);  // 0, but of the one that is to fail
 
 // Streams, events, graphs, libraries and pieces of memory that were made or taken and not given back.
 inline int held = 0;
+// Kernels that were started, or recorded.
+inline int launches = 0;
 
 // The GPU's clock, which matrix products alone move on (cublasLt.h).
 inline double milliseconds = 0;

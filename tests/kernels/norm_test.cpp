@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "tests/kernels/operation_test.h"
+#include "tests/support/device_tensors.h"
 
 namespace flasheva {
 namespace {
@@ -41,17 +42,36 @@ TEST(SumOfSquares, TakesLowPrecision) {
   }
 }
 
+// Of awkward sizes, at multiples of 16 bytes and elsewhere, neighbours of one type and of several, more of
+// them than go into two launches; large and small elements, so that the order of additions shows.
 TEST(SumOfSquares, OfManyTensorsAreThoseOfEach) {
-  const std::unique_ptr<Ops> ops = make_test_ops();
-  std::mt19937_64 generator(8);
-  std::vector<TestTensor> tensors{TestTensor::random(DType::f32, {20000}, generator),
-                                  TestTensor::random(DType::bf16, {3}, generator),
-                                  TestTensor::random(DType::f16, {300}, generator)};
-  const std::vector<Tensor> views(tensors.begin(), tensors.end());
-  std::vector<double> sums(3);
-  ops->sums_of_squares(sums, views);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(sums[i], ops->sum_of_squares(views[i])) << i;
-  EXPECT_THROW(ops->sums_of_squares({sums.data(), 2}, views), std::logic_error);
+  const std::unique_ptr<Ops> ops = make_device_ops();
+  std::vector<DeviceTensor> arenas;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    std::mt19937_64 generator(8);
+    TestTensor values = TestTensor::random(dtype, {100000}, generator);
+    for (std::int64_t i = 0; i < values.size(); ++i) values.set(i, std::ldexp(values.get(i), i % 24 - 12));
+    arenas.emplace_back(*ops, values.view());
+  }
+  std::vector<Tensor> tensors;
+  std::int64_t end = 0;
+  for (int i = 0; i < 50; ++i)
+    for (const std::int64_t count : {1, 17, 0, 16384, 3, 35000, 300, 8}) {
+      const Tensor arena = arenas[i < 40 ? 0 : tensors.size() % 3];
+      if (end + count > arena.size()) end = i % 2;
+      tensors.push_back(arena.rows(end, count));
+      end += count;
+    }
+  std::vector<double> sums(tensors.size(), -1);
+  ops->sums_of_squares(sums, tensors);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    EXPECT_EQ(sums[i], ops->sum_of_squares(tensors[i])) << i;
+    if (tensors[i].size() == 0) continue;
+    TestTensor elements = copy_of(*ops, tensors[i]);
+    EXPECT_EQ(sums[i], ops->sum_of_squares(DeviceTensor(*ops, elements))) << i;
+    EXPECT_NEAR(sums[i], dot(elements, elements), 1e-12 * sums[i]) << i;
+  }
+  EXPECT_THROW(ops->sums_of_squares({sums.data(), 2}, tensors), std::logic_error);
 }
 
 TEST(SquaredDistance, IsExactToFloat64) {
