@@ -86,8 +86,17 @@ struct NormGradients {
   Tensor dout, weight;
 };
 
+// One of the tensors that AdamW updates, or a share of it; all are float32 (or float64) and of one size.
+struct AdamWParameter {
+  Tensor weight;
+  Tensor low_precision;  // bfloat16 or float16, optional: = the new weight
+  Tensor m, v, gradient;
+  double weight_decay = 0;
+};
+
+// What the parameters of a step have in common.
 struct AdamWConfig {
-  double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
+  double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   std::int64_t step = 1;      // of this optimizer state, from 1: the bias correction's exponent
   double gradient_scale = 1;  // gradients are multiplied by it first (clipping)
 };
@@ -277,12 +286,12 @@ class Ops {
 
   // --- optimizer ------------------------------------------------------------------------------------------
 
-  // PyTorch's AdamW on float32 (or float64) tensors of one size, g = gradient * gradient_scale:
+  // PyTorch's AdamW on each of many parameters, g = gradient * gradient_scale:
   //     w -= lr wd w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
   //     w -= lr m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps)
-  // low_precision (bfloat16 or float16), optional, = the new weight.
-  virtual void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
-                     const AdamWConfig& config) = 0;
+  // All have the types of the first, and all or none a copy in low precision. What becomes of an element
+  // depends on nothing but its own numbers and the config.
+  virtual void adamw(std::span<const AdamWParameter> parameters, const AdamWConfig& config) = 0;
 };
 
 // `threads` 0: as many as OpenMP would take; otherwise their number for the whole process from now on.

@@ -248,10 +248,11 @@ double TimedOps::squared_distance(Tensor x, Tensor y) {
   return sum;
 }
 
-void TimedOps::adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
-                     const AdamWConfig& config) {
-  measure("adamw", {}, {weight, weight, low_precision, m, m, v, v, gradient}, 0,
-          [&] { ops_.adamw(weight, low_precision, m, v, gradient, config); });
+void TimedOps::adamw(std::span<const AdamWParameter> parameters, const AdamWConfig& config) {
+  double bytes = 0;
+  for (const AdamWParameter& p : parameters)
+    bytes += bytes_of({p.weight, p.weight, p.low_precision, p.m, p.m, p.v, p.v, p.gradient});
+  measure("adamw", {}, bytes, 0, [&] { ops_.adamw(parameters, config); });
 }
 
 }  // namespace flasheva

@@ -84,8 +84,7 @@ class TimedOps : public Ops {
   void most_likely(Tensor tokens, Tensor logits) override;
   void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override;
   double squared_distance(Tensor x, Tensor y) override;
-  void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
-             const AdamWConfig& config) override;
+  void adamw(std::span<const AdamWParameter> parameters, const AdamWConfig& config) override;
 
  private:
   template <class Call>

@@ -112,14 +112,16 @@ void Optimizer::update(Ops& ops, Communicator& communicator, const OptimizerConf
   adamw.step = step;
   const double clipping = config.clip > 0 ? std::min(1.0, config.clip / (gradient_norm + 1e-6)) : 1;
   adamw.gradient_scale = clipping / loss_scale;
-  for (Segment& segment : segments_) {
+  std::vector<AdamWParameter> updates;
+  for (const Segment& segment : segments_) {
     const Parameter& parameter = *segment.parameter;
-    adamw.weight_decay = parameter.shape.rank() >= 2 ? config.weight_decay : 0.0;
     const Tensor copy = parameter.weight.data != parameter.master.data ? parameter.weight : Tensor{};
-    ops.adamw(elements(parameter.master, segment.first, segment.count),
-              elements(copy, segment.first, segment.count), segment.first_moment, segment.second_moment,
-              segment.gradient(), adamw);
+    updates.push_back({elements(parameter.master, segment.first, segment.count),
+                       elements(copy, segment.first, segment.count), segment.first_moment,
+                       segment.second_moment, segment.gradient(),
+                       parameter.shape.rank() >= 2 ? config.weight_decay : 0.0});
   }
+  ops.adamw(updates, adamw);
   if (sharded()) gather(ops, communicator, scratch);
 }
 

@@ -114,18 +114,20 @@ TEST(PoisonedRanks, AValueThatIsNotFiniteChangesNothingAnywhereAndIsNamed) {
   }
 }
 
-// Computes as the CPU does, but flips one bit of a weight that one update has written.
+// Computes as the CPU does, but flips one bit of a tensor that one step has updated.
 class FlippingOps final : public TimedOps {
  public:
-  FlippingOps(Ops& ops, int update, int bit) : TimedOps(ops), update_(update), bit_(bit) {}
-  void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
-             const AdamWConfig& config) override {
-    TimedOps::adamw(weight, low_precision, m, v, gradient, config);
-    if (update_-- == 0) *reinterpret_cast<std::uint32_t*>(weight.as<float>()) ^= 1u << bit_;
+  FlippingOps(Ops& ops, int steps_before, int tensor, int bit)
+      : TimedOps(ops), steps_before_(steps_before), tensor_(tensor), bit_(bit) {}
+  void adamw(std::span<const AdamWParameter> parameters, const AdamWConfig& config) override {
+    TimedOps::adamw(parameters, config);
+    if (steps_before_-- != 0) return;
+    float* weight = parameters[static_cast<std::size_t>(tensor_)].weight.as<float>();
+    *reinterpret_cast<std::uint32_t*>(weight) ^= 1u << bit_;
   }
 
  private:
-  int update_, bit_;
+  int steps_before_, tensor_, bit_;
 };
 
 TEST(PoisonedRanks, AFlippedBitOfAWeightEndsTheRunAndNamesTheRank) {
@@ -141,7 +143,7 @@ TEST(PoisonedRanks, AFlippedBitOfAWeightEndsTheRunAndNamesTheRank) {
     SCOPED_TRACE(fmt::format("rank {}, step {}, tensor {}, bit {}, compared every {} steps", victim, step,
                              tensor, bit, every));
     const auto ops = make_cpu_ops();
-    FlippingOps flipping(*ops, ranks->rank() == victim ? (step - 1) * tensors + tensor : never, bit);
+    FlippingOps flipping(*ops, ranks->rank() == victim ? step - 1 : never, tensor, bit);
     SharedRun run(*ranks);
     Overrides all = settings("{}", 2);
     all.push_back(fmt::format("guards.weights_every={}", every));

@@ -90,7 +90,6 @@ TEST(PyTorchAdamWTest, AgreesOverThreeSteps) {
                        scalars.at("beta1"),
                        scalars.at("beta2"),
                        scalars.at("eps"),
-                       scalars.at("weight_decay"),
                        1,
                        scalars.at("gradient_scale")};
     for (const DType dtype : on_this_device({DType::f64, DType::f32})) {
@@ -100,7 +99,8 @@ TEST(PyTorchAdamWTest, AgreesOverThreeSteps) {
       for (config.step = 1; config.step <= 3; ++config.step) {
         const std::string step = '.' + std::to_string(config.step);
         TestTensor gradient = fixture.at("gradient" + step).converted(dtype);
-        ops->adamw(weight, {}, m, v, gradient, config);
+        const AdamWParameter parameter{weight, {}, m, v, gradient, scalars.at("weight_decay")};
+        ops->adamw({&parameter, 1}, config);
         EXPECT_LE(relative_error(weight, fixture.at("weight" + step)), bound) << name << step;
         EXPECT_LE(relative_error(m, fixture.at("m" + step)), bound) << name << step;
         EXPECT_LE(relative_error(v, fixture.at("v" + step)), bound) << name << step;

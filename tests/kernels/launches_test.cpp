@@ -17,8 +17,23 @@ class LaunchesTest : public testing::Test {
   int launches_since(int before) const { return simulator::launches - before; }
 
   std::unique_ptr<Ops> ops_ = make_device_ops();
-  const DeviceTensor gradients_{*ops_, DType::f32, {tensors * size}};
+  const DeviceTensor weights_{*ops_, DType::f32, {tensors * size}},
+      copies_{*ops_, DType::bf16, {tensors * size}}, m_{*ops_, DType::f32, {tensors * size}},
+      v_{*ops_, DType::f32, {tensors * size}}, gradients_{*ops_, DType::f32, {tensors * size}};
 };
+
+TEST_F(LaunchesTest, AStepOfAdamWTakesFour) {
+  for (const Tensor& all : {Tensor(weights_), Tensor(m_), Tensor(v_), Tensor(gradients_)}) ops_->zero(all);
+  std::vector<AdamWParameter> parameters;
+  for (std::int64_t i = 0; i < tensors; ++i)
+    parameters.push_back(
+        {part(weights_, i), part(copies_, i), part(m_, i), part(v_, i), part(gradients_, i), 0.1});
+  const int before = simulator::launches;
+  ops_->adamw(parameters, {});
+  EXPECT_EQ(launches_since(before), 4);
+  ops_->adamw({}, {});
+  EXPECT_EQ(launches_since(before), 4);
+}
 
 TEST_F(LaunchesTest, TheNormOfAllGradientsTakesFour) {
   ops_->zero(gradients_);

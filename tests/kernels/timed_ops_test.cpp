@@ -34,6 +34,20 @@ TEST(TimedOpsTest, CallsTheOperationAndCountsItByShape) {
   EXPECT_TRUE(timed.totals().empty());
 }
 
+TEST(TimedOpsTest, CountsTheBytesOfAllParametersThatAdamWUpdates) {
+  const std::unique_ptr<Ops> ops = make_test_ops();
+  TimedOps timed(*ops);
+  TestTensor small = TestTensor::zeros(DType::f32, {3}), m = small, v = small, gradient = small;
+  TestTensor large = TestTensor::zeros(DType::f32, {50}), large_m = large, large_v = large, g = large;
+  TestTensor copy(DType::bf16, {3}), large_copy(DType::bf16, {50});
+  const AdamWParameter parameters[] = {{small, copy, m, v, gradient, 0.1},
+                                       {large, large_copy, large_m, large_v, g, 0}};
+  timed.adamw(parameters, {});
+  ASSERT_EQ(timed.totals().count("adamw"), 1u);
+  EXPECT_EQ(timed.totals().at("adamw").calls, 1);
+  EXPECT_EQ(timed.totals().at("adamw").bytes, 30 * (3 + 50));  // as kernels/cuda/README.md counts
+}
+
 // Windows of 4 tokens, chunks of 2, two heads of 32. Ten queries see 10, 10 and 3 tokens in their windows,
 // and those of the second and third window 4 x 2 and 2 x 4 chunks.
 TEST(TimedOpsTest, CountsWhatTheQueriesOfAttentionSee) {

@@ -217,10 +217,13 @@ class StagedOps final : public Ops {
   double squared_distance(Tensor x, Tensor y) override {
     return staged([&](Staging& on) { return ops_->squared_distance(on(x), on(y)); });
   }
-  void adamw(Tensor weight, Tensor low_precision, Tensor m, Tensor v, Tensor gradient,
-             const AdamWConfig& config) override {
-    return staged([&](Staging& on) {
-      return ops_->adamw(on(weight), on(low_precision), on(m), on(v), on(gradient), config);
+  void adamw(std::span<const AdamWParameter> parameters, const AdamWConfig& config) override {
+    staged([&](Staging& on) {
+      std::vector<AdamWParameter> staged_parameters;
+      for (const AdamWParameter& p : parameters)
+        staged_parameters.push_back(
+            {on(p.weight), on(p.low_precision), on(p.m), on(p.v), on(p.gradient), p.weight_decay});
+      ops_->adamw(staged_parameters, config);
     });
   }
 
