@@ -22,10 +22,10 @@ class WholeGradients final : public Gradients {
   }
 
   void begin_step(const Step& step) override {
-    for (Parameter& parameter : parameters_->all())
-      if (parameter.trained) step.ops.zero(parameter.gradient);
+    const Tensor gradients = parameters_->gradients();
+    step.ops.zero(gradients);
     sum_.emplace(step.communicator);
-    sum_->begin(parameters_->gradients(), step.scratch, sums_in_pieces_, step.travel);
+    sum_->begin(gradients, step.scratch, sums_in_pieces_, step.travel);
   }
   void begin_pass(bool last) override { last_ = last; }
   void layer_done(int layer) override {
