@@ -37,7 +37,8 @@ void for_parameters_in(ParameterTable& parameters, Range range, const F& f) {
 }  // namespace
 
 Tensor Optimizer::Segment::gradient() const {
-  return own_gradient ? own_gradient : elements(parameter->gradient, first, count);
+  const bool sharded = piece != nullptr && piece->gradients;
+  return sharded ? piece->gradients.rows(place, count) : elements(parameter->gradient, first, count);
 }
 
 void Optimizer::plan(MemoryPlan& plan, ParameterTable& parameters, Sharding sharding,
@@ -46,33 +47,34 @@ void Optimizer::plan(MemoryPlan& plan, ParameterTable& parameters, Sharding shar
   buckets_ = std::move(buckets);
   sharding_ = sharding;
   segments_.clear();
-  const auto add = [&](Parameter& parameter, std::int64_t first, std::int64_t count, std::int64_t) {
-    segments_.push_back({&parameter, first, count, {}, {}, {}});
+  pieces_.clear();
+  const auto add = [&](Range range, const Piece* piece) {
+    for_parameters_in(parameters, range, [&](Parameter& parameter, auto first, auto count, auto at) {
+      segments_.push_back({&parameter, first, count, piece, at, {}, {}});
+    });
   };
   if (sharded())
-    for (const Range& bucket : buckets_)
-      for_parameters_in(parameters, piece_of_rank(bucket, rank, ranks), add);
+    for (const Range& bucket : buckets_) pieces_.push_back({piece_of_rank(bucket, rank, ranks), {}});
   else
-    for_parameters_in(parameters, {0, parameters.gradient_elements()}, add);
+    add({0, parameters.gradient_elements()}, nullptr);
+  for (const Piece& piece : pieces_) add(piece.range, &piece);
   for (Segment& segment : segments_) {
     const DType type = ParameterTable::training_type(*segment.parameter);
     for (Tensor* moment : {&segment.first_moment, &segment.second_moment})
       plan.add(*moment, "optimizer moments", type, {segment.count});
-    if (sharding == Sharding::gradients) plan.add(segment.own_gradient, "gradients", type, {segment.count});
   }
+  if (sharding == Sharding::gradients)
+    for (Piece& piece : pieces_) plan.add(piece.gradients, "gradients", DType::f32, {piece.range.size()});
 }
 
 void Optimizer::zero_gradients(Ops& ops) {
-  for (const Segment& segment : segments_) ops.zero(segment.own_gradient);
+  for (const Piece& piece : pieces_) ops.zero(piece.gradients);
 }
 
 void Optimizer::add_gradients(Ops& ops, Range range, Tensor gradients) {
-  for_parameters_in(*parameters_, range, [&](Parameter& parameter, auto first, auto count, auto at) {
-    const auto own = std::find_if(segments_.begin(), segments_.end(), [&](const Segment& segment) {
-      return segment.parameter == &parameter && segment.first == first;
-    });
-    ops.residual(own->own_gradient, own->own_gradient, gradients.rows(at, count), {});
-  });
+  const auto same = [&](const Piece& piece) { return piece.range.begin == range.begin; };
+  const Tensor sums = std::find_if(pieces_.begin(), pieces_.end(), same)->gradients;
+  ops.residual(sums, sums, gradients, {});
 }
 
 GradientNorms Optimizer::norms(Ops& ops, Communicator& communicator, double loss_scale) const {

@@ -31,14 +31,21 @@ enum class Sharding : std::uint8_t { none, moments, gradients /* and moments */ 
 
 class Optimizer {
  public:
-  // The elements of one parameter that this rank updates: all of them, or its share.
+  // This rank's piece of a bucket.
+  struct Piece {
+    Range range;       // of all gradients
+    Tensor gradients;  // (range.size()), where they are sharded
+  };
+
+  // The elements of one parameter that this rank updates: all of them, or what of them falls into a piece.
   struct Segment {
     Parameter* parameter;
     std::int64_t first, count;
+    const Piece* piece;                  // null where they are all of them
+    std::int64_t place;                  // of the first in the piece
     Tensor first_moment, second_moment;  // (count) AdamW's m and v
-    Tensor own_gradient;                 // (count), where gradients are sharded
 
-    Tensor gradient() const;  // (count) that, or its part of the parameter's
+    Tensor gradient() const;  // (count) the piece's or the parameter's
 
     bool whole() const { return count == parameter->shape.size(); }
   };
@@ -50,7 +57,7 @@ class Optimizer {
 
   // Where gradients are sharded: this rank's share = 0.
   void zero_gradients(Ops& ops);
-  // Those of a range of its share += gradients.
+  // Those of a piece += gradients.
   void add_gradients(Ops& ops, Range range, Tensor gradients);
 
   // Of gradients / loss_scale; gradients are sums over ranks, everywhere or on this rank's share. The same on
@@ -72,6 +79,7 @@ class Optimizer {
   ParameterTable* parameters_ = nullptr;
   std::vector<Segment> segments_;
   std::vector<Range> buckets_;
+  std::vector<Piece> pieces_;  // of the buckets, where anything is sharded
   Sharding sharding_ = Sharding::none;
 };
 
