@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "kernels/ops.h"
 #include "tests/support/test_ops.h"
@@ -42,15 +43,29 @@ TEST(DeviceMemory, SaysWhatAPlanAskedForOfTheHost) {
               AllOf(HasSubstr("memory: "), HasSubstr("asked for"), HasSubstr("not there")));
 }
 
+// Takes pieces, each half of what was refused before, until none of `smallest` bytes is left.
+std::vector<DeviceMemory> fill(Ops& ops, std::size_t smallest) {
+  std::vector<DeviceMemory> pieces;
+  for (std::size_t bytes = pebibyte; bytes >= smallest;) {
+    try {
+      pieces.push_back(ops.allocate(bytes));
+    } catch (const OutOfMemory&) {
+      bytes /= 2;
+    }
+  }
+  return pieces;
+}
+
 // Memory that an operation takes for itself, on a GPU that plans have filled.
 TEST(CudaMemory, NamesTheOperationThatFoundNone) {
   const auto ops = make_device_ops();
   if (ops->device() == Device::cpu) GTEST_SKIP() << "a host gives more memory than it has";
   constexpr std::int64_t tokens = 8 << 20;  // 16 bytes of scratch memory each
-  constexpr std::size_t left = 64 << 20;
   const DeviceMemory ids = ops->allocate(tokens * sizeof(std::int32_t)),
-                     dout = ops->allocate(tokens * sizeof(float)), dtable = ops->allocate(2 * sizeof(float)),
-                     rest = ops->allocate(free_device_memory() - left);
+                     dout = ops->allocate(tokens * sizeof(float)), dtable = ops->allocate(2 * sizeof(float));
+  DeviceMemory left = ops->allocate(32 << 20);  // for what CUDA itself may want
+  const std::vector<DeviceMemory> rest = fill(*ops, 32 << 20);
+  left.reset();
   const auto on_device = [](const DeviceMemory& memory, DType dtype, const Shape& shape) {
     return Tensor{memory.get(), dtype, shape, Device::cuda};
   };

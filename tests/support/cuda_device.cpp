@@ -1,4 +1,3 @@
-#include "kernels/cuda/error.h"
 #include "tests/support/staged_ops.h"
 #include "tests/support/test_ops.h"
 
@@ -6,12 +5,6 @@ namespace flasheva {
 
 std::unique_ptr<Ops> make_device_ops() { return make_cuda_ops(); }
 std::unique_ptr<Ops> make_test_ops() { return std::make_unique<StagedOps>(make_device_ops()); }
-
-std::size_t free_device_memory() {
-  std::size_t free_bytes = 0, total_bytes = 0;
-  FLASHEVA_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
-  return free_bytes;
-}
 
 bool device_is_simulated() {
 #ifdef FLASHEVA_SIMULATED

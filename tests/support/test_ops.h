@@ -14,9 +14,6 @@ std::unique_ptr<Ops> make_device_ops();
 // The same on tensors in host memory.
 std::unique_ptr<Ops> make_test_ops();
 
-// Bytes of its memory that nobody has taken; 0 where it is the host's.
-std::size_t free_device_memory();
-
 // Whether it computes in float64, as everything but a GPU does (kernels/dispatch.h).
 bool device_has_float64();
 // Of these types, those that it has.

@@ -106,11 +106,14 @@ TEST(TrainOnADevice, SaysWhatIsTakenOfAGpusMemory) {
   EXPECT_EQ(run.entries_with("gpu_memory_bytes"), on_gpu ? 2 : 0);
 }
 
-// Notes how much of the device's memory is left.
+// Notes how much of the device's memory is taken.
 class MemoryWatch final : public WatchedRank {
  public:
-  void step_ends() override { free_bytes.push_back(free_device_memory()); }
-  std::vector<std::size_t> free_bytes;
+  void step_ends() override { bytes.push_back(ops_->device_memory_taken()); }
+  std::vector<std::size_t> bytes;
+
+ private:
+  const std::unique_ptr<Ops> ops_ = make_device_ops();
 };
 
 // The first steps of a phase take scratch memory, choose algorithms of products and record graphs; those
@@ -120,10 +123,10 @@ TEST(TrainOnADevice, LaterStepsTakeNoMemory) {
   MemoryWatch watch;
   ASSERT_EQ(run.train_with(watch, settings_of(run, {"phases.0.steps=6", "phases.1.steps=6"})),
             TrainOutcome::finished);
-  ASSERT_EQ(watch.free_bytes.size(), 12u);
+  ASSERT_EQ(watch.bytes.size(), 12u);
   for (const std::size_t last : {5u, 11u})
     for (const std::size_t step : {last - 2, last - 1})
-      EXPECT_EQ(watch.free_bytes[step], watch.free_bytes[last]) << "after step " << step;
+      EXPECT_EQ(watch.bytes[step], watch.bytes[last]) << "after step " << step;
 }
 
 // Ops that have less memory than any model takes.
