@@ -271,6 +271,13 @@ class Ops {
   // the row has a NaN. V > 0.
   virtual void most_likely(Tensor tokens, Tensor logits) = 0;
 
+  // --- values that are not finite --------------------------------------------------------------------------
+
+  // first (1) int32 = the index of the first of `tensors` (one or more, each of a floating type) that has an
+  // element which is not finite; -1 where the last of them has none, for then none of the others is read:
+  // each is computed from the one before it.
+  virtual void first_not_finite(Tensor first, std::span<const Tensor> tensors) = 0;
+
   // --- norms ----------------------------------------------------------------------------------------------
 
   // sums[i] = the sum of the squares of all elements of tensors[i] (each of a floating type), added

@@ -236,6 +236,12 @@ void TimedOps::most_likely(Tensor tokens, Tensor logits) {
   measure("most_likely", logits.shape, {tokens, logits}, 0, [&] { ops_.most_likely(tokens, logits); });
 }
 
+// The last of them is read, as all are finite but in the worst of steps.
+void TimedOps::first_not_finite(Tensor first, std::span<const Tensor> tensors) {
+  const Tensor last = tensors.empty() ? Tensor{} : tensors.back();
+  measure("first_not_finite", last.shape, {last}, 0, [&] { ops_.first_not_finite(first, tensors); });
+}
+
 void TimedOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) {
   double bytes = 0;
   for (const Tensor& x : tensors) bytes += static_cast<double>(x.bytes());

@@ -79,6 +79,7 @@ class CpuOps final : public Ops {
   void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
                               double scale) override;
   void most_likely(Tensor tokens, Tensor logits) override;
+  void first_not_finite(Tensor first, std::span<const Tensor> tensors) override;
 
   void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override;
   double squared_distance(Tensor x, Tensor y) override;

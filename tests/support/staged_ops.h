@@ -30,6 +30,11 @@ class StagedOps final : public Ops {
       config.noise.place = (*this)(config.noise.place);
       return config;
     }
+    std::vector<Tensor> operator()(std::span<const Tensor> tensors) {
+      std::vector<Tensor> staged;
+      for (const Tensor& tensor : tensors) staged.push_back((*this)(tensor));
+      return staged;
+    }
     CachePlaces operator()(const CachePlaces& places) {
       return {(*this)(places.sequences), (*this)(places.positions)};
     }
@@ -207,12 +212,11 @@ class StagedOps final : public Ops {
   void most_likely(Tensor tokens, Tensor logits) override {
     return staged([&](Staging& on) { return ops_->most_likely(on(tokens), on(logits)); });
   }
+  void first_not_finite(Tensor first, std::span<const Tensor> tensors) override {
+    staged([&](Staging& on) { ops_->first_not_finite(on(first), on(tensors)); });
+  }
   void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override {
-    staged([&](Staging& on) {
-      std::vector<Tensor> staged_tensors;
-      for (const Tensor& x : tensors) staged_tensors.push_back(on(x));
-      ops_->sums_of_squares(sums, staged_tensors);
-    });
+    staged([&](Staging& on) { ops_->sums_of_squares(sums, on(tensors)); });
   }
   double squared_distance(Tensor x, Tensor y) override {
     return staged([&](Staging& on) { return ops_->squared_distance(on(x), on(y)); });
