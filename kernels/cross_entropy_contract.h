@@ -15,4 +15,10 @@ inline void check_cross_entropy(Device device, const Tensor& losses, const Tenso
   FLASHEVA_CHECK(!mask || matches_on(device, mask, DType::u8, rows));
 }
 
+inline void check_cross_entropy_backward(Device device, const Tensor& logits, const Tensor& losses,
+                                         const Tensor& targets, const Tensor& mask, const Tensor& scale) {
+  check_cross_entropy(device, losses, logits, targets, mask);
+  FLASHEVA_CHECK(matches_on(device, scale, accumulation_type(logits.dtype), {1}));
+}
+
 }  // namespace flasheva

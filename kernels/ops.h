@@ -264,9 +264,10 @@ class Ops {
   virtual void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
                                      Tensor mask) = 0;
   // The same losses, and logits (N, V) = their gradient: (softmax(logits) - onehot(target)) * scale, in
-  // place; rows whose mask is 0 become 0.
+  // place; rows whose mask is 0 become 0. scale (1) acc, in the device's memory so that a recorded pass can
+  // be run with others.
   virtual void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
-                                      double scale) = 0;
+                                      Tensor scale) = 0;
   // tokens (N) int32 = the place of the largest logit in each row of logits (N, V), first of equals; -1 where
   // the row has a NaN. V > 0.
   virtual void most_likely(Tensor tokens, Tensor logits) = 0;

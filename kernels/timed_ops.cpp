@@ -227,7 +227,7 @@ void TimedOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logit
 }
 
 void TimedOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
-                                      double scale) {
+                                      Tensor scale) {
   measure("cross_entropy_backward", logits.shape, {logits, logits}, 0,
           [&] { ops_.cross_entropy_backward(logits, losses, targets, mask, scale); });
 }

@@ -80,7 +80,7 @@ class TimedOps : public Ops {
   void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
                              Tensor mask) override;
   void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
-                              double scale) override;
+                              Tensor scale) override;
   void most_likely(Tensor tokens, Tensor logits) override;
   void first_not_finite(Tensor first, std::span<const Tensor> tensors) override;
   void sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) override;

@@ -77,7 +77,7 @@ class CpuOps final : public Ops {
   void cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
                              Tensor mask) override;
   void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
-                              double scale) override;
+                              Tensor scale) override;
   void most_likely(Tensor tokens, Tensor logits) override;
   void first_not_finite(Tensor first, std::span<const Tensor> tensors) override;
 

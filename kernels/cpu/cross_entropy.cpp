@@ -89,8 +89,7 @@ void for_each_row(const Tensor& logits, const Tensor& targets, const Tensor& mas
   });
 }
 
-void check(const Tensor& losses, const Tensor& logits, const Tensor& targets, const Tensor& mask) {
-  check_cross_entropy(Device::cpu, losses, logits, targets, mask);
+void check_in_vocabulary(const Tensor& targets, const Tensor& logits) {
   bool targets_in_vocabulary = true;
   for (std::int64_t n = 0; n < targets.size(); ++n) {
     const std::int32_t target = targets.as<std::int32_t>()[n];
@@ -103,7 +102,8 @@ void check(const Tensor& losses, const Tensor& logits, const Tensor& targets, co
 
 void CpuOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits, Tensor targets,
                                    Tensor mask) {
-  check(losses, logits, targets, mask);
+  check_cross_entropy(Device::cpu, losses, logits, targets, mask);
+  check_in_vocabulary(targets, logits);
   FLASHEVA_CHECK(!correct || matches(correct, DType::u8, losses.shape));
   dispatch(logits.dtype, [&]<class T>(T) {
     auto* loss = losses.as<Accumulator<T>>();
@@ -122,17 +122,19 @@ void CpuOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits,
   });
 }
 
-void CpuOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask, double scale) {
-  check(losses, logits, targets, mask);
+void CpuOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask, Tensor scale) {
+  check_cross_entropy_backward(Device::cpu, logits, losses, targets, mask, scale);
+  check_in_vocabulary(targets, logits);
   dispatch(logits.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     auto* loss = losses.as<A>();
+    const A of_loss = *scale.as<A>();
     for_each_row<T>(
         logits, targets, mask,
         [&](std::int64_t n, T* logits_n, std::int32_t target) {
           const auto row = softmax_statistics(logits_n, logits.dim(1));
           loss[n] = row.log_sum_exp() - static_cast<A>(logits_n[target]);
-          write_gradient(logits_n, logits.dim(1), target, row, static_cast<A>(scale));
+          write_gradient(logits_n, logits.dim(1), target, row, of_loss);
         },
         [&](std::int64_t n, T* logits_n) {
           loss[n] = 0;

@@ -87,8 +87,9 @@ __global__ void __launch_bounds__(threads)
 template <int threads, class T>
 __global__ void __launch_bounds__(threads)
     backward_kernel(T* logits, Accumulator<T>* losses, const std::int32_t* targets, const std::uint8_t* mask,
-                    std::int32_t vocabulary, Accumulator<T> scale, int* bad_token) {
+                    std::int32_t vocabulary, const Accumulator<T>* scale_of_losses, int* bad_token) {
   using A = Accumulator<T>;
+  const A scale = *scale_of_losses;
   const std::int64_t n = blockIdx.x;
   T* logits_n = logits + n * vocabulary;
   const std::int32_t target = valid_token(targets[n], vocabulary, bad_token);
@@ -126,13 +127,13 @@ void CudaOps::cross_entropy_forward(Tensor losses, Tensor correct, Tensor logits
 }
 
 void CudaOps::cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
-                                     double scale) {
-  check_cross_entropy(Device::cuda, losses, logits, targets, mask);
+                                     Tensor scale) {
+  check_cross_entropy_backward(Device::cuda, logits, losses, targets, mask, scale);
   dispatch(logits.dtype, [&]<class T>(T) {
     with_row_threads(logits.dim(1), [&](auto threads) {
       launch(stream_, backward_kernel<threads, T>, {logits.dim(0)}, threads, 0, logits.as<T>(),
              losses.as<Accumulator<T>>(), targets.as<std::int32_t>(), mask.as<std::uint8_t>(), logits.dim(1),
-             scale, bad_token_);
+             scale.as<Accumulator<T>>(), bad_token_);
     });
   });
 }

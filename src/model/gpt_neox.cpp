@@ -111,8 +111,10 @@ void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t po
   plan.add(head_logits_, "logits of a slice", compute, {slice_rows(N, V), V});
   plan.add(losses_, "workspace", acc, {N});
   plan.add(correct_, "workspace", DType::u8, {N});
-  dx_ = Tensor{};
-  if (training) plan.add(dx_, "workspace", compute, {N, D});
+  dx_ = first_not_finite_ = Tensor{};
+  if (!training) return;
+  plan.add(dx_, "workspace", compute, {N, D});
+  plan.add(first_not_finite_, "workspace", DType::i32, {1});
 }
 
 void GptNeoX::prepare(Ops& ops) {
@@ -197,38 +199,34 @@ bool GptNeoX::trained_up_to(std::size_t layer) const {
          std::any_of(blocks_.begin(), end, [](const auto& block) { return block->trained(); });
 }
 
-double GptNeoX::forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale,
-                                 const LayerDone& layer_done) {
-  PassGraphs& graphs = graphs_[{pass.extent.sequences, pass.extent.tokens}];
-  embed(pass, batch.tokens);
-  pass.ops.replay(graphs.forward, [&] { forward_blocks(pass); });
+void GptNeoX::forward_backward(const PassContext& pass, const TokenBatch& batch, Tensor scale,
+                               const LayerDone& layer_done) {
+  PassGraphs& graphs = graphs_[{pass.extent.sequences, pass.extent.tokens, static_cast<bool>(batch.mask)}];
   const bool below_head = trained_up_to(blocks_.size() - 1);
-  const double nats = backward_head(pass, batch, loss_scale, below_head || final_norm_.trained());
+  pass.ops.replay(graphs.losses, [&] {
+    embed(pass, batch.tokens);
+    forward_blocks(pass);
+    backward_head(pass, batch, scale, below_head || final_norm_.trained());
+    find_not_finite(pass);
+  });
   if (layer_done) layer_done(config_.num_hidden_layers);
   if (below_head) backward_blocks(pass, graphs, layer_done);
-  if (embed_in_.trained)
+  if (!embed_in_.trained) return;
+  pass.ops.replay(graphs.embedding, [&] {
     pass.ops.embedding_backward(embed_in_.gradient, dx_.rows(0, pass.extent.rows()), batch.tokens);
-  return nats;
-}
-
-int GptNeoX::first_non_finite_layer(const PassContext& pass) const {
-  const std::int64_t N = pass.extent.rows();
-  const auto finite = [&](const Tensor& x) { return std::isfinite(pass.ops.sum_of_squares(x.rows(0, N))); };
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
-    if (!finite(saved_[layer].input)) return static_cast<int>(layer) - 1;
-  return config_.num_hidden_layers - (finite(output_) ? 0 : 1);
+  });
 }
 
 // Leaves the gradient of the last block's output in dx_.
-double GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
-                              bool input_gradient) {
+void GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, Tensor scale,
+                            bool input_gradient) {
   const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, config_.vocab_size);
   for (std::int64_t first = 0; first < N; first += slice) {
     const std::int64_t rows = std::min(slice, N - first);
     const Tensor normed = final_normed_.rows(first, rows), slice_logits = head_logits_.rows(0, rows);
     pass.ops.linear_forward(slice_logits, normed, embed_out_.weight, {});
     pass.ops.cross_entropy_backward(slice_logits, losses_.rows(first, rows), batch.targets.rows(first, rows),
-                                    batch.mask ? batch.mask.rows(first, rows) : Tensor{}, loss_scale);
+                                    batch.mask ? batch.mask.rows(first, rows) : Tensor{}, scale);
     if (embed_out_.trained) pass.ops.linear_backward_weight(embed_out_.gradient, {}, slice_logits, normed);
     if (input_gradient)
       pass.ops.linear_backward_input(work_.branch1.rows(first, rows), slice_logits, embed_out_.weight);
@@ -239,12 +237,19 @@ double GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, 
     final_norm_.backward(pass.ops, dx, work_.branch1.rows(0, N), output_.rows(0, N), final_mean_.rows(0, N),
                          final_rstd_.rows(0, N));
   }
-  return sum_of(host_.read(pass.ops, losses_.rows(0, N)));
+}
+
+// What goes into each block, what comes out of the last, and the losses.
+void GptNeoX::find_not_finite(const PassContext& pass) {
+  std::vector<Tensor> tensors;
+  for (const BlockActivations& saved : saved_) tensors.push_back(saved.input.rows(0, pass.extent.rows()));
+  for (const Tensor& last : {output_, losses_}) tensors.push_back(last.rows(0, pass.extent.rows()));
+  pass.ops.first_not_finite(first_not_finite_, tensors);
 }
 
 void GptNeoX::backward_blocks(const PassContext& pass, PassGraphs& graphs, const LayerDone& layer_done) {
   for (std::size_t layer = blocks_.size(); layer-- > 0 && trained_up_to(layer);) {
-    pass.ops.replay(graphs.backward[layer], [&] { backward_block(pass, layer); });
+    pass.ops.replay(graphs.blocks[layer], [&] { backward_block(pass, layer); });
     if (layer_done) layer_done(static_cast<int>(layer));
   }
 }

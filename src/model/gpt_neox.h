@@ -11,7 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -67,8 +67,8 @@ class GptNeoX {
 
   // The losses of a batch, without gradients; `errors`, where given, gets each layer's attention error.
   LossSums evaluate(const PassContext& pass, const TokenBatch& batch, AttentionErrors* errors = nullptr);
-  // Of each target of the last evaluate(): its loss in nats, and 1 where it had the largest logit; uint8. 0
-  // where it does not count. (N) or longer.
+  // Of each target: its loss in nats in the last evaluate() or forward_backward(), and 1 where it had the
+  // largest logit in the last evaluate(); uint8. 0 where it does not count. (N) or longer.
   Tensor losses() const { return losses_; }
   Tensor correct() const { return correct_; }
 
@@ -76,21 +76,23 @@ class GptNeoX {
   // number of layers stands for final norm and head.
   using LayerDone = std::function<void(int layer)>;
 
-  // Gradients of trained parameters += loss_scale x gradient of the summed losses; returns the summed losses
-  // in nats. Planned with `training`; every call since has the same ops and noise, but for what noise.place
-  // holds, and gradients stand where they stood.
-  double forward_backward(const PassContext& pass, const TokenBatch& batch, double loss_scale,
-                          const LayerDone& layer_done = {});
+  // losses() =; gradients of trained parameters += scale (1) acc x gradient of the summed losses. The host
+  // waits for nothing. Planned with `training`; every call since has the same ops and noise, but for what
+  // noise.place holds, and on a GPU scale, gradients and the batches of one size stand where they stood.
+  void forward_backward(const PassContext& pass, const TokenBatch& batch, Tensor scale,
+                        const LayerDone& layer_done = {});
 
-  // Where the first value that is not finite stands in the last forward_backward: the number of the layer
-  // whose output it is in; -1 for the embedding, the number of layers for what comes behind them.
-  int first_non_finite_layer(const PassContext& pass) const;
+  // (1) int32: where the first value that is not finite stood in the last forward_backward. 0 for the
+  // embedding, 1 + l for the output of layer l, 1 + the number of layers for what comes behind them; -1 where
+  // all losses were finite.
+  Tensor first_not_finite() const { return first_not_finite_; }
 
  private:
-  // Of forward_backward: all blocks forward, and each of them backward.
+  // Of forward_backward: what precedes the blocks' backward pass, each block's, and the embedding's.
   struct PassGraphs {
-    std::unique_ptr<OperationGraph> forward;
-    std::map<std::size_t, std::unique_ptr<OperationGraph>> backward;
+    std::unique_ptr<OperationGraph> losses;
+    std::map<std::size_t, std::unique_ptr<OperationGraph>> blocks;
+    std::unique_ptr<OperationGraph> embedding;
   };
 
   void plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
@@ -99,8 +101,8 @@ class GptNeoX {
   void forward_blocks(const PassContext& pass, AttentionErrors* errors = nullptr);
   template <class Step>
   void run_blocks(const PassContext& pass, const Step& step);
-  double backward_head(const PassContext& pass, const TokenBatch& batch, double loss_scale,
-                       bool input_gradient);
+  void backward_head(const PassContext& pass, const TokenBatch& batch, Tensor scale, bool input_gradient);
+  void find_not_finite(const PassContext& pass);
   void backward_blocks(const PassContext& pass, PassGraphs& graphs, const LayerDone& layer_done);
   void backward_block(const PassContext& pass, std::size_t layer);
   bool trained_up_to(std::size_t layer) const;  // the embedding or any block below or at `layer`
@@ -122,8 +124,10 @@ class GptNeoX {
   Tensor dx_;                                      // (N, D) gradient of the residual stream
   Tensor head_logits_;                             // (rows of a slice, V)
   Tensor losses_, correct_;                        // (N)
+  Tensor first_not_finite_;                        // (1)
   HostStaging host_;                               // of rotary tables and losses
-  std::map<std::pair<std::int64_t, std::int64_t>, PassGraphs> graphs_;  // by sequences and tokens
+  // By sequences, tokens, and whether there is a mask.
+  std::map<std::tuple<std::int64_t, std::int64_t, bool>, PassGraphs> graphs_;
 };
 
 }  // namespace flasheva

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "src/core/error.h"
 #include "src/core/file.h"
@@ -58,6 +59,11 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
   host.add(work.noise_places, "batch", DType::i32, {micro_batches, 2});
   work.noise_place = Tensor{};
   if (device != Device::cpu) plan.add(work.noise_place, "batch", DType::i32, {2});
+  host.add(work.scale_on_host, "batch", DType::f32, {1});
+  work.scale = Tensor{};
+  if (device != Device::cpu) plan.add(work.scale, "batch", DType::f32, {1});
+  host.add(work.losses, "batch", DType::f32, {sequences * T});
+  host.add(work.not_finite, "batch", DType::i32, {micro_batches});
   const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
   work.sum_scratch = Tensor{};
   if (scratch > 0) plan.add(work.sum_scratch, "sums over ranks", DType::f32, {scratch});
@@ -197,16 +203,17 @@ StepResult Trainer::step_on_batch(const Progress& progress, const Accept& accept
   // 3. Forward and backward of every micro batch, gradients added up, and summed over ranks as they become
   //    final.
   if (loss_scaler_) result.loss_scale = loss_scaler_->scale();
-  std::array<double, 1> nats{
-      forward_backward(static_cast<std::int64_t>(counted[0]), result.loss_scale, progress)};
+  forward_backward(static_cast<std::int64_t>(counted[0]), result.loss_scale, progress);
 
   // 4. The sums over ranks that are still missing.
   work_.gradients->end_step();
+
+  // 5. Global norm and loss, the first that the host waits for; nothing that is not finite reaches the
+  //    weights.
+  result.gradient = work_.optimizer.norms(ops_, communicator_, result.loss_scale);
+  std::array<double, 1> nats{summed_losses()};
   communicator_.all_reduce_sum(nats);
   result.loss = counted[0] > 0 ? nats[0] / counted[0] : 0;
-
-  // 5. The global norm; nothing that is not finite reaches the weights.
-  result.gradient = work_.optimizer.norms(ops_, communicator_, result.loss_scale);
   adapt_loss_scale(result);
   if (!std::isfinite(result.loss) || !result.gradient.first_non_finite.empty())
     result.not_finite = place_not_finite(result);
@@ -235,13 +242,21 @@ void Trainer::adapt_loss_scale(StepResult& result) {
 std::string Trainer::place_not_finite(const StepResult& result) {
   const int layers = model_.network.config().num_hidden_layers;
   std::vector<double> ranks_at(static_cast<std::size_t>(layers) + 2);  // embedding, layers, head
-  if (layer_not_finite_ <= layers) ranks_at[static_cast<std::size_t>(layer_not_finite_ + 1)] = 1;
+  for (std::int64_t i = 0; i < work_.not_finite.size(); ++i)
+    if (const int place = work_.not_finite.as<std::int32_t>()[i]; place >= 0)
+      ranks_at[static_cast<std::size_t>(place)] = 1;
   communicator_.all_reduce_sum(ranks_at);
   const auto first = std::find_if(ranks_at.begin(), ranks_at.end(), [](double ranks) { return ranks > 0; });
   if (first == ranks_at.end()) return "gradient of " + result.gradient.first_non_finite + ", backward";
   const auto layer = first - ranks_at.begin() - 1;
   if (layer < 0) return "embedding, forward";
   return layer < layers ? fmt::format("layer {}, forward", layer) : "head, forward";
+}
+
+Tensor Trainer::on_device(const Tensor& place, const Tensor& host) const {
+  if (!place) return host;
+  ops_.start_copy(place, host);
+  return place;
 }
 
 ChunkNoise Trainer::noise_of(const Progress& progress, std::int64_t first) const {
@@ -254,34 +269,43 @@ ChunkNoise Trainer::noise_of(const Progress& progress, std::int64_t first) const
   const Tensor place = work_.noise_places.rows(micro_batch, 1).reshaped({2});
   place.as<std::int32_t>()[0] = static_cast<std::int32_t>(progress.step);
   place.as<std::int32_t>()[1] = static_cast<std::int32_t>(first_sequence_ + first);
-  noise.place = work_.noise_place ? work_.noise_place : place;
-  if (work_.noise_place) ops_.start_copy(work_.noise_place, place);
+  noise.place = on_device(work_.noise_place, place);
   return noise;
 }
 
-double Trainer::forward_backward(std::int64_t counted, double loss_scale, const Progress& progress) {
+void Trainer::forward_backward(std::int64_t counted, double loss_scale, const Progress& progress) {
   work_.gradients->begin_step({ops_, communicator_, work_.optimizer, work_.sum_scratch,
                                compute_type(config_.distributed.reduce_dtype)});
-  const int none = model_.network.config().num_hidden_layers + 1;
-  layer_not_finite_ = none;
-  const double scale = counted > 0 ? loss_scale / static_cast<double>(counted) : 0;
+  *work_.scale_on_host.as<float>() =
+      counted > 0 ? static_cast<float>(loss_scale / static_cast<double>(counted)) : 0;
+  const Tensor scale = on_device(work_.scale, work_.scale_on_host);
   const std::int64_t micro = std::min(config_.batch.micro, sequences_);
-  double nats = 0;
   for (std::int64_t first = 0; first < sequences_; first += micro) {
     const TokenBatch batch = micro_batch(first, std::min(micro, sequences_ - first));
     const PassContext pass{ops_, batch.extent, noise_of(progress, first)};
     work_.gradients->begin_pass(first + micro >= sequences_);
-    nats += model_.network.forward_backward(pass, batch, scale,
-                                            [this](int layer) { work_.gradients->layer_done(layer); });
+    model_.network.forward_backward(pass, batch, scale,
+                                    [this](int layer) { work_.gradients->layer_done(layer); });
     work_.gradients->end_pass();
-    if (!std::isfinite(nats) && layer_not_finite_ == none)
-      layer_not_finite_ = model_.network.first_non_finite_layer(pass);
+    const std::int64_t targets = batch.extent.rows();
+    ops_.start_copy(work_.losses.rows(first * batch.extent.tokens, targets),
+                    model_.network.losses().rows(0, targets));
+    ops_.start_copy(work_.not_finite.rows(first / micro, 1), model_.network.first_not_finite());
   }
   const auto passes = [&](std::int64_t sequences) {
     return (sequences + config_.batch.micro - 1) / config_.batch.micro;
   };
   for (std::int64_t pass = passes(sequences_); pass < passes(most_sequences_); ++pass)
     work_.gradients->pass_by();
+}
+
+double Trainer::summed_losses() const {
+  ops_.synchronize();
+  const std::int64_t T = config_.data.sequence_length, micro = std::min(config_.batch.micro, sequences_);
+  const auto* losses = work_.losses.as<float>();
+  double nats = 0;
+  for (std::int64_t first = 0; first < sequences_; first += micro)
+    nats += std::accumulate(losses + first * T, losses + std::min(first + micro, sequences_) * T, 0.0);
   return nats;
 }
 

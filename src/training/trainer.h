@@ -111,8 +111,11 @@ class Trainer {
   struct Work {
     HostBatch batch;
     TokenStaging tokens;
-    Tensor noise_places;  // (micro batches, 2): ChunkNoise's place of each, in host memory
-    Tensor noise_place;   // (2): on a device with memory of its own, that of the micro batch at hand
+    Tensor noise_places;          // (micro batches, 2): ChunkNoise's place of each, in host memory
+    Tensor noise_place;           // (2): on a device with memory of its own, that of the micro batch at hand
+    Tensor scale_on_host, scale;  // (1): GptNeoX's scale of the step's losses; as with noise_place
+    Tensor losses;                // (S T): of this rank's targets, in host memory
+    Tensor not_finite;            // (micro batches): GptNeoX::first_not_finite of each, in host memory
     Optimizer optimizer;
     std::unique_ptr<Gradients> gradients;
     Tensor sum_scratch;
@@ -126,9 +129,12 @@ class Trainer {
   MemoryPlan plan_of_largest_phase(const Config& config) const;
   std::string advice_on_memory(std::size_t taken) const;
   Buffer memory_of_phases() const;
+  // The values of `host` where the device reads them: there, or at `place` in its own memory.
+  Tensor on_device(const Tensor& place, const Tensor& host) const;
   TokenBatch micro_batch(std::int64_t first, std::int64_t count) const;     // on the device
   ChunkNoise noise_of(const Progress& progress, std::int64_t first) const;  // of a micro batch
-  double forward_backward(std::int64_t counted, double loss_scale, const Progress& progress);
+  void forward_backward(std::int64_t counted, double loss_scale, const Progress& progress);
+  double summed_losses() const;  // of this rank, in nats
   void adapt_loss_scale(StepResult& result);
   std::string place_not_finite(const StepResult& result);
 
@@ -143,7 +149,6 @@ class Trainer {
   std::int64_t most_sequences_;              // of any rank
   Work work_;
   std::optional<LossScaler> loss_scaler_;
-  int layer_not_finite_ = 0;  // of this rank, in the current step; see place_not_finite
 };
 
 }  // namespace flasheva

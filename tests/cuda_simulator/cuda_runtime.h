@@ -184,6 +184,7 @@ inline cudaError_t all_has_happened() {
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
   SIMULATED_CALL(cudaError_t);
+  ++flasheva::simulator::host_waits;
   return all_has_happened();
 }
 
@@ -274,6 +275,7 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
   SIMULATED_CALL(cudaError_t);
+  ++flasheva::simulator::host_waits;
   return all_has_happened();
 }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {

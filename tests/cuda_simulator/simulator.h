@@ -120,6 +120,8 @@ int status_of(const char* call);  // 0, but of the one that is to fail
 inline int held = 0;
 // Kernels that were started, or recorded.
 inline int launches = 0;
+// How often the host has waited for the GPU.
+inline int host_waits = 0;
 
 // The GPU's clock, which matrix products alone move on (cublasLt.h).
 inline double milliseconds = 0;

@@ -12,8 +12,9 @@ Tensors run(Ops& ops, DType dtype, const Tensors& in, const Scalars& scalars, do
   const Shape rows = targets.shape();
   TestTensor losses(accumulation_type(dtype), rows), correct(DType::u8, rows);
   ops.cross_entropy_forward(losses, correct, logits, targets, mask);
-  TestTensor dlogits = logits, losses_again(accumulation_type(dtype), rows);
-  ops.cross_entropy_backward(dlogits, losses_again, targets, mask, scalars.at("scale"));
+  TestTensor dlogits = logits, losses_again(accumulation_type(dtype), rows),
+             scale = filled(accumulation_type(dtype), {1}, scalars.at("scale"));
+  ops.cross_entropy_backward(dlogits, losses_again, targets, mask, scale);
   return {{"losses", losses}, {"correct", correct}, {"dlogits", dlogits}, {"losses again", losses_again}};
 }
 
@@ -107,11 +108,15 @@ TEST_F(CrossEntropyTest, NanShowsInTheLoss) {
 
 TEST_F(CrossEntropyTest, RefusesWrongShapesTypesAndTargets) {
   TestTensor logits(DType::f32, {1, 5}), losses(DType::f64, {1}), mask(DType::u8, {2});
+  TestTensor one = filled(DType::f32, {1}, 1), two = filled(DType::f32, {2}, 1),
+             wide = filled(DType::f64, {1}, 1);
   EXPECT_THROW(ops_->cross_entropy_forward(losses, {}, logits, target_, {}), std::logic_error);
   EXPECT_THROW(ops_->cross_entropy_forward(losses_, losses_, logits, target_, {}), std::logic_error);
-  EXPECT_THROW(ops_->cross_entropy_backward(logits, losses_, target_, mask, 1), std::logic_error);
+  EXPECT_THROW(ops_->cross_entropy_backward(logits, losses_, target_, mask, one), std::logic_error);
+  for (TestTensor* scale : {&two, &wide})
+    EXPECT_THROW(ops_->cross_entropy_backward(logits, losses_, target_, {}, *scale), std::logic_error);
   target_.set(0, 5);
-  EXPECT_THROW(ops_->cross_entropy_backward(logits, losses_, target_, {}, 1), std::logic_error);
+  EXPECT_THROW(ops_->cross_entropy_backward(logits, losses_, target_, {}, one), std::logic_error);
 }
 
 }  // namespace

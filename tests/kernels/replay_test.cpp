@@ -62,6 +62,22 @@ TEST_F(ReplayTest, KnowsThatScratchMemoryHasGrown) {
   EXPECT_TRUE(same_bits(copy_of(*ops_, another), before_too));
 }
 
+TEST_F(ReplayTest, FindsTokensBeyondTheVocabulary) {
+  const DeviceTensor tokens(*ops_, DType::i32, {4}), out = random({4, width});
+  std::unique_ptr<OperationGraph> graph;
+  const auto run_with = [&](double token) {
+    TestTensor values = TestTensor::zeros(DType::i32, {4});
+    values.set(2, token);
+    ops_->copy(tokens, values);
+    ops_->replay(graph, [&] { ops_->embedding_forward(out, tokens, weight_); });
+    ops_->synchronize();
+  };
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NO_THROW(run_with(width - 1));
+    EXPECT_THROW(run_with(width), std::logic_error);
+  }
+}
+
 TEST_F(ReplayTest, RefusesOperationsThatWait) {
   std::unique_ptr<OperationGraph> waiting;
   const auto replay = [&] { ops_->replay(waiting, [&] { ops_->sum_of_squares(x_); }); };

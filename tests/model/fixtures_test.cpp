@@ -73,7 +73,7 @@ void check_model(const std::string& name) {
             Bounds::logits);
 
   const double loss = fixture_tensor(fixture.expected, "loss", DType::f64).get(0);
-  const double nats = model.network.forward_backward(pass, batch, fixture.gradient_scale());
+  const double nats = model.forward_backward(pass, batch, fixture.gradient_scale());
   EXPECT_NEAR(nats * fixture.gradient_scale(), loss, Bounds::logits * std::abs(loss));
   EXPECT_NEAR(model.network.evaluate(pass, batch).nats * fixture.gradient_scale(), loss,
               Bounds::logits * std::abs(loss));
@@ -101,8 +101,8 @@ TEST_P(ModelFixtures, LossInLowPrecisionIsNear) {
   for (const auto& [dtype, bound] :  // bfloat16 keeps 8 bits: 0.4 % an operation; float16 three more
        {std::pair{DType::bf16, 0.02}, {DType::f16, 0.02 / 8}}) {
     TestModel model(fixture.folder, DType::f32, dtype, fixture.extent);
-    const double nats = model.network.forward_backward(
-        {*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()), fixture.gradient_scale());
+    const double nats = model.forward_backward({*model.ops, fixture.extent, {}},
+                                               model.on_device(fixture.batch()), fixture.gradient_scale());
     EXPECT_NEAR(nats * fixture.gradient_scale(), loss, bound * loss) << name_of(dtype);
   }
 }
@@ -114,8 +114,8 @@ TEST_P(ModelFixtures, FrozenTensorsChangeNoOtherGradient) {
                                "*.input_layernorm.*", "*.post_attention_layernorm.*"}) {
     Fixture fixture(GetParam());
     TestModel model(fixture.folder, DType::f64, DType::f64, fixture.extent, {selector});
-    model.network.forward_backward({*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()),
-                                   fixture.gradient_scale());
+    model.forward_backward({*model.ops, fixture.extent, {}}, model.on_device(fixture.batch()),
+                           fixture.gradient_scale());
     const double norm = norm_of_gradients(fixture, model.parameters);
     for (const Parameter& parameter : model.parameters.all()) {
       EXPECT_EQ(parameter.trained, selects(selector, parameter.name));
@@ -139,8 +139,7 @@ TEST_P(ModelFixtures, MicroBatchesAddUp) {
   const TokenBatch all = fixture.batch();
   for (std::int64_t b = 0; b < B; ++b) {
     const TokenBatch one{{1, T}, all.tokens.rows(b * T, T), all.targets.rows(b * T, T), {}};
-    model.network.forward_backward({*model.ops, one.extent, {}}, model.on_device(one),
-                                   fixture.gradient_scale());
+    model.forward_backward({*model.ops, one.extent, {}}, model.on_device(one), fixture.gradient_scale());
   }
   const double norm = norm_of_gradients(fixture, model.parameters);
   for (const Parameter& parameter : model.parameters.all())

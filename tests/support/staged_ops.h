@@ -204,9 +204,9 @@ class StagedOps final : public Ops {
     });
   }
   void cross_entropy_backward(Tensor logits, Tensor losses, Tensor targets, Tensor mask,
-                              double scale) override {
+                              Tensor scale) override {
     return staged([&](Staging& on) {
-      return ops_->cross_entropy_backward(on(logits), on(losses), on(targets), on(mask), scale);
+      return ops_->cross_entropy_backward(on(logits), on(losses), on(targets), on(mask), on(scale));
     });
   }
   void most_likely(Tensor tokens, Tensor logits) override {

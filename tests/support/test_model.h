@@ -39,6 +39,7 @@ class TestModel {
     network.plan(rest, largest, compute, true, recompute);
     tokens_.plan(rest, ops->device(), largest.rows());
     rest.add(noise_place, "noise", DType::i32, {2});
+    rest.add(scale_, "scale", accumulation_type(compute), {1});
     memory_ = std::make_unique<Buffer>(rest.bytes(), *ops);
     memory_->bind(rest);
     network.prepare(*ops);
@@ -48,6 +49,17 @@ class TestModel {
 
   // A batch in host memory, where the model can read it.
   TokenBatch on_device(const TokenBatch& host) { return tokens_.on_device(*ops, host); }
+  // The summed losses of a batch on the device, in nats; gradients += scale x theirs.
+  double forward_backward(const PassContext& pass, const TokenBatch& batch, double scale) {
+    TestTensor value(scale_.dtype, {1});
+    value.set(0, scale);
+    ops->copy(scale_, value);
+    network.forward_backward(pass, batch, scale_);
+    const TestTensor losses = values_of(network.losses().rows(0, batch.extent.rows()));
+    double nats = 0;
+    for (std::int64_t i = 0; i < losses.size(); ++i) nats += losses.get(i);
+    return nats;
+  }
   // The values of one of its tensors.
   TestTensor values_of(const Tensor& tensor) const { return copy_of(*ops, tensor); }
 
@@ -59,6 +71,7 @@ class TestModel {
 
  private:
   TokenStaging tokens_;
+  Tensor scale_;  // (1)
   std::unique_ptr<Buffer> masters_, memory_;
 };
 

@@ -88,6 +88,15 @@ TEST(TrainOnADevice, PhasesOfLowPrecisionFollowTheCpu) {
   expect_as_on_the_cpu({"phases.1.precision=bf16", "phases.0.steps=1", "phases.1.steps=2"}, 0.02);
 }
 
+// What was recorded with one loss scale follows the next; the last micro batch is smaller.
+TEST(TrainOnADevice, LossScalesThatChangeFollowTheCpu) {
+  const std::string scale = "{initial: 64, growth_interval: 1}";
+  expect_as_on_the_cpu(
+      {"phases.0.precision=fp16", "phases.1.precision=fp16", "phases.0.loss_scale=" + scale,
+       "phases.1.loss_scale=" + scale, "batch.sequences=5", "batch.micro=2", "phases.1.steps=1"},
+      0.02 / 8);
+}
+
 // Every bit of weights and moments goes to the files and comes back.
 TEST(TrainOnADevice, AnInterruptedRunEndsInTheSameModel) {
   TrainingRun whole(make_device_ops()), parts(make_device_ops());
