@@ -62,7 +62,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& folder, Ops& ops, Pr
                                Extent largest, const std::string& advice)
     : LoadedModel(folder, ops, precision) {
   MemoryPlan plan;
-  network_.plan(plan, largest, compute_, false);
+  network_.plan(plan, ops.device(), largest, compute_, false);
   tokens_.plan(plan, ops.device(), largest.rows());
   memory_ = std::make_unique<Buffer>(memory_for(plan, plan.bytes(), ops, advice));
   memory_->bind(plan);

@@ -9,14 +9,19 @@ namespace flasheva {
 
 namespace {
 
-// Logits of one slice: large enough that the head's weights are read few times, small beside a whole batch.
-constexpr std::int64_t max_slice_elements = 40'000'000;
+// Logits of one slice: so many that the head's weights are read few times, few beside a whole batch. On a GPU
+// more: for each slice it reads and writes the whole float32 gradient of the head, and products with few rows
+// do not fill it.
+std::int64_t most_slice_rows(Device device, std::int64_t vocab_size) {
+  constexpr std::int64_t multiple = 64;
+  const std::int64_t elements = device == Device::cpu ? 40'000'000 : 256'000'000;
+  return std::max(multiple, elements / vocab_size / multiple * multiple);
+}
 
 // Slices of about the same number of rows, for a short last one would be a slow product, and of a multiple of
 // 64: with 682 rows oneDNN is 30 % slower than with 683 or 704 (AVX-512).
-std::int64_t slice_rows(std::int64_t rows, std::int64_t vocab_size) {
+std::int64_t slice_rows(std::int64_t rows, std::int64_t most) {
   constexpr std::int64_t multiple = 64;
-  const std::int64_t most = std::max(multiple, max_slice_elements / vocab_size);
   const std::int64_t slices = (rows + most - 1) / most;
   const std::int64_t even = (rows + slices - 1) / slices;
   return std::min(rows, (even + multiple - 1) / multiple * multiple);
@@ -59,8 +64,13 @@ GptNeoX::GptNeoX(const ModelConfig& config, ParameterTable& parameters)
         CoreArguments{config, parameters, fmt::format("gpt_neox.layers.{}", layer), layer}));
 }
 
-void GptNeoX::plan(MemoryPlan& plan, Extent largest, DType compute, bool training, Recompute recompute) {
+void GptNeoX::plan(MemoryPlan& plan, Device device, Extent largest, DType compute, bool training,
+                   Recompute recompute) {
+  const std::int64_t N = largest.rows(), V = config_.vocab_size;
   plan_activations(plan, largest, largest.tokens, compute, training, recompute);
+  plan.add(head_logits_, "logits of a slice", compute, {slice_rows(N, most_slice_rows(device, V)), V});
+  plan.add(losses_, "workspace", accumulation_type(compute), {N});
+  plan.add(correct_, "workspace", DType::u8, {N});
 }
 
 void GptNeoX::plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, Extent cached,
@@ -82,7 +92,7 @@ void GptNeoX::plan_generation(MemoryPlan& plan, std::vector<LayerCache>& cache, 
 
 void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t positions, DType compute,
                                bool training, Recompute recompute) {
-  const std::int64_t N = largest.rows(), D = config_.hidden_size, V = config_.vocab_size;
+  const std::int64_t N = largest.rows(), D = config_.hidden_size;
   const DType acc = accumulation_type(compute);
   recompute_ = recompute;
   graphs_.clear();
@@ -108,9 +118,7 @@ void GptNeoX::plan_activations(MemoryPlan& plan, Extent largest, std::int64_t po
   plan.add(final_mean_, "activations", acc, {N});
   plan.add(final_rstd_, "activations", acc, {N});
   plan.add(final_normed_, "activations", compute, {N, D});
-  plan.add(head_logits_, "logits of a slice", compute, {slice_rows(N, V), V});
-  plan.add(losses_, "workspace", acc, {N});
-  plan.add(correct_, "workspace", DType::u8, {N});
+  head_logits_ = losses_ = correct_ = Tensor{};
   dx_ = first_not_finite_ = Tensor{};
   if (!training) return;
   plan.add(dx_, "workspace", compute, {N, D});
@@ -176,7 +184,7 @@ void GptNeoX::decode(const PassContext& pass, Tensor logits, Tensor tokens,
 }
 
 LossSums GptNeoX::evaluate(const PassContext& pass, const TokenBatch& batch, AttentionErrors* errors) {
-  const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, config_.vocab_size);
+  const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, head_logits_.dim(0));
   embed(pass, batch.tokens);
   forward_blocks(pass, errors);
   for (std::int64_t first = 0; first < N; first += slice) {
@@ -220,7 +228,7 @@ void GptNeoX::forward_backward(const PassContext& pass, const TokenBatch& batch,
 // Leaves the gradient of the last block's output in dx_.
 void GptNeoX::backward_head(const PassContext& pass, const TokenBatch& batch, Tensor scale,
                             bool input_gradient) {
-  const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, config_.vocab_size);
+  const std::int64_t N = batch.extent.rows(), slice = slice_rows(N, head_logits_.dim(0));
   for (std::int64_t first = 0; first < N; first += slice) {
     const std::int64_t rows = std::min(slice, N - first);
     const Tensor normed = final_normed_.rows(first, rows), slice_logits = head_logits_.rows(0, rows);

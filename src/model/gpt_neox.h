@@ -44,7 +44,7 @@ class GptNeoX {
 
   // Foresees activations and workspace for micro batches up to `largest`; reads which parameters are trained.
   // Call prepare() once the plan is bound. Without `training`, nothing is kept for a backward pass.
-  void plan(MemoryPlan& plan, Extent largest, DType compute, bool training,
+  void plan(MemoryPlan& plan, Device device, Extent largest, DType compute, bool training,
             Recompute recompute = Recompute::none);
   // The same for generation: a cache of every layer for cached.sequences sequences of cached.tokens tokens at
   // most, prompts in segments of `segment` tokens, a multiple of every layer's chunk.

@@ -52,7 +52,7 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
   work.gradients = make_gradients(sharding);
   work.gradients->plan(plan, model.parameters, model.network.config().num_hidden_layers);
   work.optimizer.plan(plan, model.parameters, sharding, work.gradients->buckets(), rank, ranks);
-  model.network.plan(plan, micro, compute, true, config.batch.recompute);
+  model.network.plan(plan, device, micro, compute, true, config.batch.recompute);
   work.batch.plan(host, sequences, T);
   work.tokens.plan(plan, device, micro.rows());
   const std::int64_t micro_batches = (sequences + micro.sequences - 1) / micro.sequences;

@@ -135,7 +135,7 @@ std::size_t bytes_of_a_layer(ModelConfig config, Recompute recompute) {
     parameters.select({"all"});
     GptNeoX network(config, parameters);
     MemoryPlan plan;
-    network.plan(plan, {2, 32}, DType::f32, true, recompute);
+    network.plan(plan, Device::cpu, {2, 32}, DType::f32, true, recompute);
     std::size_t bytes = 0;
     for (const auto& category : plan.categories())
       if (category.name == "activations") bytes += category.bytes;

@@ -36,7 +36,7 @@ class TestModel {
     MemoryPlan rest;
     parameters.plan_weights(rest, compute);
     parameters.plan_gradients(rest);
-    network.plan(rest, largest, compute, true, recompute);
+    network.plan(rest, ops->device(), largest, compute, true, recompute);
     tokens_.plan(rest, ops->device(), largest.rows());
     rest.add(noise_place, "noise", DType::i32, {2});
     rest.add(scale_, "scale", accumulation_type(compute), {1});
