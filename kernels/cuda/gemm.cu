@@ -104,8 +104,8 @@ class CudaGemm::Library {
                           alignment_of(bias)};
     const Operands operands{a.matrix.data, b.matrix.data, bias.data, out.data, out.data};
     Plan& plan = find_or_make(product, bias.data);
-    if (plan.algorithm) {
-      start(plan.description, *plan.algorithm, operands);
+    if (!plan.algorithms.empty()) {
+      run(plan, operands);
     } else {  // the library has no such product with a bias: the bias first, then what is added to it
       dispatch(out.dtype, [&]<class T>(T) {
         launch(stream_, repeat_row_kernel<T>, {out.dim(0), divide_up(out.dim(1), 256)}, 256, 0, out.as<T>(),
@@ -118,8 +118,15 @@ class CudaGemm::Library {
  private:
   struct Plan {
     Description description;
-    std::optional<Algorithm> algorithm;
+    std::vector<Algorithm> algorithms;  // the first is taken
   };
+
+  // What passed the library's check may still be refused when it is started; then the next one's turn comes.
+  void run(Plan& plan, const Operands& operands) {
+    while (plan.algorithms.size() > 1 && !start(plan.description, plan.algorithms[0], operands, refusals))
+      plan.algorithms.erase(plan.algorithms.begin());
+    if (plan.algorithms.size() == 1) start(plan.description, plan.algorithms[0], operands);
+  }
 
   // beta C is what the result is added to; alpha and beta have the type that products are summed in. False
   // where it is refused with one of the errors that are expected.
@@ -143,10 +150,9 @@ class CudaGemm::Library {
     const auto found = plans_.find(product);
     if (found != plans_.end()) return found->second;
     if (plans_.size() == most_plans) plans_.clear();
-    Plan plan{Description(product, bias), {}};
-    const auto algorithms = find_algorithms(plan.description, bias);
-    if (!algorithms.empty())
-      plan.algorithm = fastest(plan.description, algorithms);
+    Plan plan{Description(product, bias), find_algorithms(product, bias)};
+    if (!plan.algorithms.empty())
+      std::swap(plan.algorithms[0], plan.algorithms[fastest(plan.description, plan.algorithms)]);
     else if (!product.bias)
       throw CudaError("cuBLASLt has no product of " + std::to_string(product.m) + " x " +
                       std::to_string(product.k) + " by " + std::to_string(product.k) + " x " +
@@ -154,31 +160,36 @@ class CudaGemm::Library {
     return plans_.emplace(product, plan).first->second;
   }
 
-  // Algorithms that can do it, the presumably fastest first. Those for few rows are the ones for `few_rows`,
-  // where there are any: what generation gives must not depend on what is generated beside it, and another
-  // algorithm adds in another order. A bias is read as wide as the result, which nobody may promise of it.
-  std::vector<Algorithm> find_algorithms(Description& what, const void* bias) {
+  // Algorithms that can do it, the presumably fastest first. Those for few rows are the ones for `few_rows`
+  // that can do any fewer, where there are any: what generation gives must not depend on what is generated
+  // beside it, and another algorithm adds in another order. A bias is read as wide as the result, which
+  // nobody may promise of it.
+  std::vector<Algorithm> find_algorithms(const Product& product, const void* bias) {
     constexpr std::uint32_t widest_read = 16;
-    const Product& product = what.product;
     if (product.bias && product.bias_alignment < widest_read) return {};
+    const auto with_rows = [&](std::int64_t m) {
+      Product other = product;
+      other.m = m;
+      return Description(other, bias);
+    };
     if (!product.a_transposed && product.m < few_rows)
-      if (const auto found = algorithms_for(few_rows, what, bias); !found.empty()) return found;
-    return algorithms_for(product.m, what, bias);
+      if (auto found = algorithms_for(with_rows(few_rows), {with_rows(1), with_rows(few_rows - 1)});
+          !found.empty())
+        return found;
+    return algorithms_for(with_rows(product.m), {with_rows(product.m)});
   }
 
-  // Those that the library names for `m` rows; where none of them may be taken, those that cut no sum.
-  std::vector<Algorithm> algorithms_for(std::int64_t m, Description& what, const void* bias) {
-    auto algorithms = algorithms_for(m, what, bias, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
-    if (algorithms.empty()) algorithms = algorithms_for(m, what, bias, CUBLASLT_REDUCTION_SCHEME_NONE);
+  // Those that the library names for `asked` and that can do all of `wanted`; where none of them may be
+  // taken, those that cut no sum.
+  std::vector<Algorithm> algorithms_for(Description asked, std::vector<Description> wanted) {
+    auto algorithms = algorithms_for(asked, wanted, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+    if (algorithms.empty()) algorithms = algorithms_for(asked, wanted, CUBLASLT_REDUCTION_SCHEME_NONE);
     return algorithms;
   }
 
-  std::vector<Algorithm> algorithms_for(std::int64_t m, Description& what, const void* bias,
+  std::vector<Algorithm> algorithms_for(Description& asked, std::vector<Description>& wanted,
                                         cublasLtReductionScheme_t reduction) {
-    Product product = what.product;
-    product.m = m;
-    Description asked(product, bias);
-    cublasLtMatmulPreferenceOpaque_t preference = make_preference(product, reduction);
+    cublasLtMatmulPreferenceOpaque_t preference = make_preference(asked.product, reduction);
     constexpr int most_algorithms = 8;
     cublasLtMatmulHeuristicResult_t results[most_algorithms];
     int count = 0;
@@ -189,8 +200,9 @@ class CudaGemm::Library {
       return {};
     std::vector<Algorithm> algorithms;
     for (int i = 0; i < count; ++i)
-      if (results[i].state == CUBLAS_STATUS_SUCCESS && sums_widely(product, results[i].algo) &&
-          can_do(what, results[i].algo))
+      if (results[i].state == CUBLAS_STATUS_SUCCESS && sums_widely(asked.product, results[i].algo) &&
+          std::all_of(wanted.begin(), wanted.end(),
+                      [&](Description& what) { return can_do(what, results[i].algo); }))
         algorithms.push_back({results[i].algo});
     return algorithms;
   }
@@ -227,25 +239,23 @@ class CudaGemm::Library {
     return preference;
   }
 
-  // The fastest of the algorithms that give the bits of the first one on operands that show the order of
-  // addition, so that the choice, which may be another one on another day, changes no result. Where there is
-  // no memory for them, or the stream is being captured, or the product too small to be worth it, the first
-  // one it is; also where another is hardly faster, as measured.
-  Algorithm fastest(Description& what, const std::vector<Algorithm>& algorithms) {
+  // The place of the fastest of the algorithms that give the bits of the first one on operands that show the
+  // order of addition, so that the choice, which may be another one on another day, changes no result. Where
+  // there is no memory for them, or the stream is being captured, or the product too small to be worth it,
+  // the first one it is; also where another is hardly faster, as measured.
+  std::size_t fastest(Description& what, const std::vector<Algorithm>& algorithms) {
     const Product& product = what.product;
     constexpr std::int64_t fewest_results = 1 << 16;
     constexpr float clearly_faster = 0.97f;
-    if (algorithms.size() == 1 || product.m * product.n < fewest_results || is_capturing())
-      return algorithms[0];
+    if (algorithms.size() == 1 || product.m * product.n < fewest_results || is_capturing()) return 0;
     const ProductTrial trial(stream_, product);
-    if (!trial) return algorithms[0];
-    const Algorithm* best = nullptr;
+    if (!trial) return 0;
+    std::optional<std::size_t> best;
     float best_time = 0;
     int repetitions = 1;
-    for (const Algorithm& algorithm : algorithms) {
-      if (!start(what, algorithm, best ? trial.second() : trial.first(),
-                 {CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_ARCH_MISMATCH}))
-        continue;
+    for (std::size_t i = 0; i < algorithms.size(); ++i) {
+      const Algorithm& algorithm = algorithms[i];
+      if (!start(what, algorithm, best ? trial.second() : trial.first(), refusals)) continue;
       if (best && !trial.are_equal()) continue;
       const Operands operands = trial.second();
       if (!best) {
@@ -254,10 +264,10 @@ class CudaGemm::Library {
       }
       const float time = time_of(what, algorithm, operands, repetitions);
       if (best && time > clearly_faster * best_time) continue;
-      best = &algorithm;
+      best = i;
       best_time = time;
     }
-    return best ? *best : algorithms[0];
+    return best.value_or(0);
   }
 
   // Before the first measurement: the clocks of a GPU that did nothing rise within some milliseconds.
@@ -292,6 +302,8 @@ class CudaGemm::Library {
     return status != cudaStreamCaptureStatusNone;
   }
 
+  static constexpr std::initializer_list<cublasStatus_t> refusals = {CUBLAS_STATUS_NOT_SUPPORTED,
+                                                                     CUBLAS_STATUS_ARCH_MISMATCH};
   static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
   static constexpr std::int64_t few_rows = 64;
   // Prompts meet one shape a length; a training step knows a few dozen.

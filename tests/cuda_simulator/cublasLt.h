@@ -177,7 +177,8 @@ struct Algorithm {
   std::int32_t parts;       // of a sum; of 16-bit results, several lose it: an algorithm that nobody may take
   double milliseconds = 0;  // 0: made up, and never the same twice: what is measured must not show in results
   cublasStatus_t check = CUBLAS_STATUS_SUCCESS, start = CUBLAS_STATUS_SUCCESS;
-  int starts = 0;  // products that were begun with it
+  std::int64_t fewest_columns = 1;  // of a result, for which it can be taken
+  int starts = 0;                   // products that were begun with it
 };
 // As the library names them. Of long sums for few results it names the first one alone, unless no reduction
 // is asked for.
@@ -231,7 +232,8 @@ inline cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDe
   result->workspaceSize = 0;
   result->state = flasheva::simulator::check_product(*operation, *a, *b, *c, *d);
   if (result->state != CUBLAS_STATUS_SUCCESS) return result->state;
-  return flasheva::simulator::algorithms[algorithm->number].check;
+  const auto& checked = flasheva::simulator::algorithms[algorithm->number];
+  return d->columns < checked.fewest_columns ? CUBLAS_STATUS_NOT_SUPPORTED : checked.check;
 }
 
 inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,

@@ -152,6 +152,23 @@ TEST_F(PlansTest, AnAlgorithmThatIsNotSupportedIsPassedOver) {
   EXPECT_THAT(multiply(400), ElementsAre(0, 0, 1, 0));
 }
 
+// Of a product too small to be measured, it shows when it is begun.
+TEST_F(PlansTest, AnAlgorithmThatRefusesToStartIsReplaced) {
+  algorithms[first].start = CUBLAS_STATUS_NOT_SUPPORTED;
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(multiply(100), ElementsAre(0, 0, 1, 0));
+  for (auto& algorithm : algorithms) algorithm.start = CUBLAS_STATUS_NOT_SUPPORTED;
+  EXPECT_THAT([&] { multiply(101); },
+              testing::ThrowsMessage<CudaError>(testing::HasSubstr("CUBLAS_STATUS_NOT_SUPPORTED")));
+}
+
+// One that can do 33 rows and not a single one is taken for neither: each would have other bits beside
+// others.
+TEST_F(PlansTest, FewRowsHaveOneAlgorithm) {
+  algorithms[first].fewest_columns = 2;
+  for (const std::int64_t rows : {33, 1, 63}) EXPECT_THAT(multiply(rows), ElementsAre(0, 0, 1, 0)) << rows;
+  EXPECT_THAT(multiply(64), ElementsAre(0, 1, 0, 0));
+}
+
 TEST_F(PlansTest, AShapeWithoutAnAlgorithmIsRefusedInWords) {
   for (auto& algorithm : algorithms) algorithm.check = CUBLAS_STATUS_NOT_SUPPORTED;
   EXPECT_THAT([&] { multiply(300); },
