@@ -137,6 +137,13 @@ class Ops {
     body();
   }
 
+  // Memory that operations need while they run: on a GPU they take it from `memory` (uint8) from now on and
+  // more only where that is too little; where it is absent, as at first, they take their own. It must stay
+  // until other memory is lent, or none. A CPU's operations always take their own.
+  virtual void lend_scratch(Tensor /*memory*/) {}
+  // Of a GPU: how finely operations cut their work, and so what they need to add it up again.
+  virtual int multiprocessors() const { return 0; }
+
   // Whether products of float32 matrices may read their operands in TF32, of which the mantissa has 10 bits:
   // several times as fast on tensor cores. At first they may not; a CPU never does.
   virtual void allow_tf32(bool /*allowed*/) {}

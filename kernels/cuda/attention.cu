@@ -93,16 +93,16 @@ void CudaOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa,
                                q, k, v, kappa, beta, chunk_bias, config);
   FLASHEVA_CHECK(sizes.d <= largest_head_dim);
   const Problem problem = make_problem(sizes, k, kappa, config);
-  const std::int64_t heads = sizes.B * sizes.H, rows = heads * sizes.T;
-  const Segments segments = segments_of(problem, heads, multiprocessors_);
-  const std::int64_t part = heads * segments.count * sizes.C * sizes.d;
-  const std::int64_t most_tiles = divide_up(sizes.T, smallest_query_tile);
+  const std::int64_t heads = sizes.B * sizes.H;
   dispatch(q.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
     using K = Kernels<T>;
-    A* row_dots = scratch_.take<A>(rows + 2 * part + heads * most_tiles, "the backward pass of attention");
-    A *dkappa_parts = row_dots + rows, *dbeta_parts = dkappa_parts + part;
-    A* bias_parts = dchunk_bias ? dbeta_parts + part : nullptr;
+    const auto scratch = scratch_.carve<AttentionBackwardScratch>("the backward pass of attention",
+                                                                  DTypeOf<A>::value, sizes, multiprocessors_);
+    A *row_dots = scratch.row_dots.template as<A>(), *dkappa_parts = scratch.dkappa.template as<A>(),
+      *dbeta_parts = scratch.dbeta.template as<A>();
+    A* bias_parts = dchunk_bias ? scratch.dchunk_bias.template as<A>() : nullptr;
+    const Segments& segments = scratch.segments;
     const Operands<T> in = operands_of<T>(q, k, v, kappa, beta, chunk_bias);
     const OutputGradients<T> gradients{dout.as<T>(), log_sum_exp.as<A>(), row_dots};
     constexpr int width = vector_width<T>;

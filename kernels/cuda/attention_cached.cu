@@ -238,9 +238,7 @@ void CudaOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Te
   FLASHEVA_CHECK(C == 0 || config.chunk_bias != ChunkBias::learned || matches_on_gpu(chunk_bias, dtype, {H}));
   FLASHEVA_CHECK(d <= 256);
 
-  // By the cache's size alone: what a token gets does not depend on the batch.
-  constexpr std::int64_t keys_of_a_split = 128;
-  const std::int64_t splits = divide_up(R + C, keys_of_a_split);
+  const std::int64_t splits = splits_of_cache(R + C);
   const Problem sizes = make_problem({N, H, 1, R, C, d}, cache.keys, cache.kappa, config);
   dispatch(dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
@@ -252,12 +250,13 @@ void CudaOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Te
         sizes,
         static_cast<int>(cache.keys.dim(0)),
         static_cast<int>(splits)};
-    A* parts = splits > 1 ? scratch_.take<A>(N * H * splits * (d + 1), "attention over a cache") : nullptr;
-    A* log_sum_exp = parts + N * H * splits * d;
     with_group<T>(static_cast<int>(d), [&]<class Group>(Group) {
       if (splits == 1)
         return launch(stream_, attention_cached_kernel<Group, T>, {N * H, splits}, threads,
                       shared_bytes<Group, A>(), out.as<T>(), static_cast<A*>(nullptr), problem);
+      const auto scratch = scratch_.carve<CachedAttentionScratch>("attention over a cache", DTypeOf<A>::value,
+                                                                  N * H, splits, d);
+      A *parts = scratch.out.template as<A>(), *log_sum_exp = scratch.log_sum_exp.template as<A>();
       launch(stream_, attention_cached_kernel<Group, A>, {N * H, splits}, threads, shared_bytes<Group, A>(),
              parts, log_sum_exp, problem);
       launch(stream_, merge_splits_kernel<T>, {divide_up(out.size(), threads)}, threads, 0, out.as<T>(),

@@ -17,7 +17,7 @@ struct OutputGradients {
 };
 
 inline constexpr int largest_head_dim = 256;
-inline constexpr int smallest_query_tile = 16, mma_query_tile = 64;
+inline constexpr int smallest_query_tile = AttentionBackwardScratch::smallest_query_tile, mma_query_tile = 64;
 
 template <class T>
 struct Kernels {

@@ -10,6 +10,7 @@
 
 #include "kernels/attention_contract.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/scratch_layouts.h"
 
 namespace flasheva::attention {
 
@@ -114,24 +115,6 @@ __device__ inline A chunk_bias_of(const Operands<T>& in, const Problem& problem,
 __device__ inline std::int64_t merged_row(const Problem& problem, int head, int t) {
   const std::int64_t b = head / problem.heads, h = head % problem.heads;
   return ((b * problem.queries + t) * problem.heads + h) * problem.head_dim;
-}
-
-// --- the gradients of summaries --------------------------------------------------------------------------
-// All later queries see a chunk. They are taken in segments, whose sums stand in scratch until they are added
-// up in order, so that no few blocks carry all queries.
-struct Segments {
-  int count, queries;  // queries of each
-};
-
-inline Segments segments_of(const Problem& problem, std::int64_t heads, int multiprocessors) {
-  constexpr int shortest = 512, tile = 64;
-  const std::int64_t tiles = divide_up(problem.chunks, tile) * heads;
-  const std::int64_t wanted =
-      divide_up(4 * static_cast<std::int64_t>(multiprocessors), tiles > 0 ? tiles : 1);
-  const std::int64_t most = divide_up(problem.queries, shortest);
-  const std::int64_t count = wanted < most ? wanted : most;
-  const std::int64_t queries = divide_up(divide_up(problem.queries, count), tile) * tile;
-  return {static_cast<int>(divide_up(problem.queries, queries)), static_cast<int>(queries)};
 }
 
 }  // namespace flasheva::attention

@@ -4,6 +4,7 @@
 // A row of d <= 32 columns elements lies in a warp's registers, lane l having elements l, l + 32, ...
 #pragma once
 
+#include "kernels/cuda/chunk_scratch.h"
 #include "kernels/cuda/vector.cuh"
 #include "kernels/cuda/warp.cuh"
 #include "kernels/ops.h"
@@ -11,7 +12,7 @@
 namespace flasheva::summary {
 
 inline constexpr double adapter_norm_eps = 1e-5;
-inline constexpr int adapter_warps = 4, adapter_threads = adapter_warps * warp_size;
+inline constexpr int adapter_threads = adapter_warps * warp_size;
 
 // Of an adapter; null where the variant has none. Without weight A is the identity.
 template <class T>

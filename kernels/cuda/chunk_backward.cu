@@ -234,12 +234,6 @@ void dispatch_backward(const BackwardTensors& t, Tensor mu, int d, const Body& b
 
 }  // namespace
 
-int backward_blocks(const Chunks& chunks, int multiprocessors) {
-  constexpr int blocks_a_multiprocessor = 8, fewest_rows = adapter_warps;
-  return static_cast<int>(std::min<std::int64_t>(divide_up(chunks.count, fewest_rows),
-                                                 blocks_a_multiprocessor * multiprocessors));
-}
-
 void summarise_backward(cudaStream_t stream, const ParameterRows& rows, const BackwardTensors& t,
                         const EvaParameters& parameters, const Problem& problem, const Chunks& chunks,
                         int blocks) {

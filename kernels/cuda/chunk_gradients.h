@@ -4,19 +4,10 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
-
+#include "kernels/cuda/chunk_scratch.h"
 #include "kernels/cuda/chunks.cuh"
 
 namespace flasheva::summary {
-
-// Shares of `count` rows: few where each has sums of a whole weight.
-inline int weight_shares(std::int64_t count) {
-  return static_cast<int>(std::min<std::int64_t>(divide_up(count, 128), 64));
-}
-inline int head_shares(std::int64_t count) {
-  return static_cast<int>(std::min<std::int64_t>(divide_up(count, 16), 256));
-}
 
 // sums (weight_shares(count), d, d) = dz^T in by shares of the rows dz, in (count, d).
 void multiply_shares(cudaStream_t stream, Tensor sums, Tensor dz, Tensor in);

@@ -3,8 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
-
+#include "kernels/cuda/chunk_scratch.h"
 #include "kernels/cuda/chunks.cuh"
 
 namespace flasheva::summary {
@@ -14,17 +13,6 @@ namespace flasheva::summary {
 void summarise(cudaStream_t stream, Tensor kappa, Tensor beta, Tensor q, Tensor k, Tensor v, Tensor qkv,
                Tensor cosine, Tensor sine, const EvaParameters& parameters, const Problem& problem,
                const Chunks& chunks);
-
-// What the gradients of the parameters are made of. Rows of chunks, (B H C, d) accumulators, absent where the
-// variant does not need them.
-struct ParameterRows {
-  Tensor dz[2], in[2];    // of the keys' adapter and the queries': the gradient of W in + b, and in
-  Tensor column_sums[2];  // (blocks, 3, d): shares of the gradients of bias, norm_weight and norm_bias
-  Tensor dmu, dphi;       // of every chunk alone
-};
-
-// Blocks of summarise_backward, each with column sums of its own.
-int backward_blocks(const Chunks& chunks, int multiprocessors);
 
 // The tensors of summarise_backward as Ops::qkv_summary_backward has them.
 struct BackwardTensors {

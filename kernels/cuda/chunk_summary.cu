@@ -9,7 +9,6 @@
 #include "kernels/cuda/chunk_gradients.h"
 #include "kernels/cuda/chunk_passes.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/scratch_pieces.h"
 #include "kernels/qkv_rotary_contract.h"
 
 namespace flasheva {
@@ -40,26 +39,6 @@ Chunks chunks_of(const Problem& problem) {
 // What the gradients of one adapter are made of, or its gradients.
 struct AdapterGradients {
   Tensor weight, bias, norm_weight, norm_bias;
-};
-
-struct BackwardScratch : ParameterRows {
-  Tensor weights[2];  // (shares, d, d): sums for the gradients of the adapters' weights
-  Tensor mu, phi;     // (shares, H, d): sums for their gradients
-
-  BackwardScratch(ScratchPieces& pieces, DType acc, const Problem& problem, const EvaParameters& gradients,
-                  int blocks) {
-    const auto [B, H, T, C, P, d, config] = problem;
-    const Tensor weight_gradients[] = {gradients.key_weight, gradients.query_weight};
-    for (int which = 0; problem.adapted() && which < (problem.uses_queries() ? 2 : 1); ++which) {
-      column_sums[which] = pieces.take(acc, {blocks, 3, d});
-      if (!weight_gradients[which]) continue;
-      for (Tensor* x : {&dz[which], &in[which]}) *x = pieces.take(acc, {B * H * C, d});
-      weights[which] = pieces.take(acc, {weight_shares(B * H * C), d, d});
-    }
-    if (!problem.learned()) return;
-    for (Tensor* x : {&dmu, &dphi}) *x = pieces.take(acc, {B, H, C, d});
-    for (Tensor* x : {&mu, &phi}) *x = pieces.take(acc, {head_shares(B * C), H, d});
-  }
 };
 
 // gradients += what the chunks gave.
@@ -134,9 +113,10 @@ void CudaOps::qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, 
   check_gradients(Device::cuda, gradients, parameters);
   check_head_dim(problem);
   const Chunks chunks = chunks_of(problem);
-  const int blocks = backward_blocks(chunks, multiprocessors_);
-  const auto scratch = carve<BackwardScratch>(scratch_, "the backward pass of the chunk summaries",
-                                              accumulation_type(k.dtype), problem, gradients, blocks);
+  const int blocks = backward_blocks(problem, multiprocessors_);
+  const TrainedWeights trained{{bool(gradients.key_weight), bool(gradients.query_weight)}};
+  const auto scratch = scratch_.carve<BackwardScratch>("the backward pass of the chunk summaries",
+                                                       accumulation_type(k.dtype), problem, trained, blocks);
   summarise_backward(stream_, scratch, {dqkv, dq, dk, dv, dkappa, dbeta, q, k, v, cosine, sine}, parameters,
                      problem, chunks, blocks);
   if (problem.C > 0) add_gradients(stream_, gradients, scratch, problem);

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/device_scratch.h"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/scratch_layouts.h"
 
 namespace flasheva {
 
@@ -75,18 +76,17 @@ void add_partial_sums(cudaStream_t stream, A* sums, const A* partials, std::int6
 template <class Terms, class A = typename Terms::A>
 void add_column_sums(cudaStream_t stream, DeviceScratch& scratch, int multiprocessors, A* sums, Terms terms,
                      std::int64_t rows, std::int64_t columns) {
-  constexpr int threads = 256, width = Terms::widest;
-  constexpr std::int64_t rows_at_least = 64, one = 1;
+  constexpr int threads = ColumnSumsGrid::threads, width = Terms::widest;
   const bool aligned = terms.aligned(columns);
   const auto kernel =
       aligned ? column_sums_kernel<threads, width, Terms> : column_sums_kernel<threads, 1, Terms>;
-  const std::int64_t across = divide_up(columns, warp_size * (aligned ? width : 1));
-  const std::int64_t blocks = std::max(one, resident_blocks(multiprocessors, kernel, threads) / across);
-  const std::int64_t rows_a_block = std::max(rows_at_least, divide_up(rows, blocks));
-  const std::int64_t down = divide_up(rows, rows_a_block);
-  A* partials = scratch.take<A>(down * columns, "the gradient of a bias");
-  launch(stream, kernel, {across, down}, threads, 0, partials, terms, rows, columns, rows_a_block, false);
-  if (sums != nullptr) add_partial_sums(stream, sums, partials, down, columns);
+  const ColumnSumsGrid grid(rows, columns, aligned ? width : 1,
+                            resident_blocks(multiprocessors, kernel, threads));
+  A* partials = scratch.carve<ColumnSumsScratch>("the gradient of a bias", DTypeOf<A>::value, grid, columns)
+                    .partials.template as<A>();
+  launch(stream, kernel, {grid.across, grid.down}, threads, 0, partials, terms, rows, columns,
+         grid.rows_a_block, false);
+  if (sums != nullptr) add_partial_sums(stream, sums, partials, grid.down, columns);
 }
 
 }  // namespace flasheva

@@ -1,5 +1,8 @@
+#include <memory>
+
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/scratch_layouts.h"
 
 namespace flasheva {
 
@@ -24,14 +27,19 @@ void* allocate_on_gpu(std::size_t bytes, const char* wants) {
 
 void* DeviceScratch::take_bytes(std::size_t bytes, const char* operation) {
   if (bytes > capacity_) {
-    FLASHEVA_CUDA(cudaFree(memory_));  // waits for what still uses it
-    memory_ = nullptr;
-    capacity_ = 0;
-    memory_ = allocate_on_gpu(bytes, operation);
+    lend(nullptr, 0);
+    own_ = CudaMemory<std::byte>(static_cast<std::byte*>(allocate_on_gpu(bytes, operation)));
+    memory_ = own_;
     capacity_ = bytes;
-    ++growths_;
   }
   return memory_;
+}
+
+void DeviceScratch::lend(void* memory, std::size_t bytes) {
+  own_ = {};  // waits for what still uses it
+  memory_ = memory;
+  capacity_ = bytes;
+  ++moves_;
 }
 
 CudaOps::CudaOps(int gpu) {
@@ -41,7 +49,7 @@ CudaOps::CudaOps(int gpu) {
   bad_token_ = CudaMemory<int>(static_cast<int*>(allocate_on_gpu(sizeof(int), "the flag of bad tokens")));
   FLASHEVA_CUDA(cudaMemsetAsync(bad_token_, 0, sizeof(int), stream_));
   bad_token_on_host_ = allocate_on_host(sizeof(int));
-  gemm_ = std::make_unique<CudaGemm>(stream_);
+  gemm_ = std::make_unique<CudaGemm>(stream_, products_workspace_);
 }
 
 CudaOps::~CudaOps() = default;
@@ -49,6 +57,18 @@ CudaOps::~CudaOps() = default;
 DeviceMemory CudaOps::allocate(std::size_t bytes) {
   return DeviceMemory(static_cast<std::byte*>(allocate_on_gpu(bytes, "a plan")),
                       [](std::byte* memory) { cudaFree(memory); });
+}
+
+// The workspace of products stands before what all others share.
+void CudaOps::lend_scratch(Tensor memory) {
+  void* begin = memory.data;
+  std::size_t bytes = memory ? memory.bytes() : 0;
+  if (std::align(ScratchPieces::alignment, products_workspace_bytes, begin, bytes) == nullptr) {
+    products_workspace_.lend(nullptr, 0);
+    return scratch_.lend(nullptr, 0);
+  }
+  products_workspace_.lend(begin, products_workspace_bytes);
+  scratch_.lend(static_cast<std::byte*>(begin) + products_workspace_bytes, bytes - products_workspace_bytes);
 }
 
 std::size_t CudaOps::device_memory_taken() {

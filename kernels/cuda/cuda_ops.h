@@ -27,6 +27,8 @@ class CudaOps final : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override;
   void start_copy(Tensor out, Tensor in) override;
   void synchronize() override;
+  void lend_scratch(Tensor memory) override;
+  int multiprocessors() const override { return multiprocessors_; }
   void allow_tf32(bool allowed) override;
   void replay(std::unique_ptr<OperationGraph>& graph, const std::function<void()>& body) override;
   void zero(Tensor out) override;
@@ -94,8 +96,9 @@ class CudaOps final : public Ops {
   CudaStream stream_;
   CudaMemory<int> bad_token_;  // 1 once a token was beyond the vocabulary, 2 a place beyond a cache
   DeviceMemory bad_token_on_host_{nullptr, nullptr};
+  DeviceScratch products_workspace_;
   std::unique_ptr<CudaGemm> gemm_;
-  DeviceScratch scratch_;
+  DeviceScratch scratch_;  // of all other operations
 };
 
 }  // namespace flasheva

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/scratch_layouts.h"
 #include "kernels/cuda/token.cuh"
 #include "kernels/cuda/warp.cuh"
 
@@ -142,10 +143,13 @@ void CudaOps::embedding_backward(Tensor dtable, Tensor dout, Tensor tokens) {
                  matches_on_gpu(dtable, accumulation_type(dout.dtype), {dtable.dim(0), dout.dim(1)}));
   const std::int64_t vocabulary = dtable.dim(0), columns = dout.dim(1);
   const auto count = static_cast<std::int32_t>(tokens.dim(0));
-  auto* memory =
-      scratch_.take<std::int32_t>(4 * static_cast<std::int64_t>(count), "the backward pass of the embedding");
-  const TokenList unsorted{tokens.as<std::int32_t>(), nullptr}, half_sorted{memory, memory + count},
-      sorted{memory + 2 * static_cast<std::int64_t>(count), memory + 3 * static_cast<std::int64_t>(count)};
+  const auto scratch =
+      scratch_.carve<SortedTokensScratch>("the backward pass of the embedding", std::int64_t{count});
+  const auto list_of = [](const Tensor& its_tokens, const Tensor& positions) {
+    return TokenList{its_tokens.as<std::int32_t>(), positions.as<std::int32_t>()};
+  };
+  const TokenList unsorted = list_of(tokens, {}), sorted = list_of(scratch.tokens, scratch.positions),
+                  half_sorted = list_of(scratch.half_tokens, scratch.half_positions);
   const int bits = (static_cast<int>(std::bit_width(static_cast<std::uint64_t>(vocabulary - 1))) + 1) / 2;
   const auto sort = [&](const TokenList& out, const TokenList& in, int shift) {
     launch(stream_, sort_kernel, {std::int64_t{1} << bits}, sort_threads, 0, out, in, count, shift, bits,

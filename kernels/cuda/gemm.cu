@@ -15,6 +15,7 @@
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_trial.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/scratch_layouts.h"
 
 namespace flasheva {
 
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(1) keep_busy_kernel(float* out, float x) {
 
 class CudaGemm::Library {
  public:
-  explicit Library(cudaStream_t stream) : stream_(stream) {}
+  Library(cudaStream_t stream, DeviceScratch& workspace) : stream_(stream), workspace_(workspace) {}
 
   bool tf32_allowed = false;
 
@@ -140,9 +141,10 @@ class CudaGemm::Library {
       return wide ? static_cast<const void*>(&in_float64) : &narrow;
     };
     if (product.bias) set(what.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, at.bias);
-    const cublasStatus_t status = cublasLtMatmul(
-        handle_, &what.operation, pick(one, wide_one), at.b, &what.b, at.a, &what.a, pick(beta, wide_beta),
-        at.c, &what.out, at.d, &what.out, &algorithm.config, workspace_, workspace_bytes, stream_);
+    const cublasStatus_t status =
+        cublasLtMatmul(handle_, &what.operation, pick(one, wide_one), at.b, &what.b, at.a, &what.a,
+                       pick(beta, wide_beta), at.c, &what.out, at.d, &what.out, &algorithm.config,
+                       workspace<std::byte>(), workspace_bytes, stream_);
     return check_cublas_unless(expected, status, "cublasLtMatmul", __FILE__, __LINE__);
   }
 
@@ -287,13 +289,18 @@ class CudaGemm::Library {
   // Milliseconds of so many on the GPU, one after the other: all of them are started while it is busy.
   float time_of(Description& what, const Algorithm& algorithm, const Operands& at, int repetitions) {
     float milliseconds = 0;
-    launch(stream_, keep_busy_kernel, {}, 1, 0, workspace_, 0.0f);
+    launch(stream_, keep_busy_kernel, {}, 1, 0, workspace<float>(), 0.0f);
     FLASHEVA_CUDA(cudaEventRecord(begin_, stream_));
     for (int i = 0; i < repetitions; ++i) start(what, algorithm, at);
     FLASHEVA_CUDA(cudaEventRecord(end_, stream_));
     FLASHEVA_CUDA(cudaEventSynchronize(end_));
     FLASHEVA_CUDA(cudaEventElapsedTime(&milliseconds, begin_, end_));
     return milliseconds;
+  }
+
+  template <class T>
+  T* workspace() {
+    return workspace_.take<T>(workspace_bytes / sizeof(T), "the workspace of matrix products");
   }
 
   bool is_capturing() const {
@@ -304,21 +311,21 @@ class CudaGemm::Library {
 
   static constexpr std::initializer_list<cublasStatus_t> refusals = {CUBLAS_STATUS_NOT_SUPPORTED,
                                                                      CUBLAS_STATUS_ARCH_MISMATCH};
-  static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
+  static constexpr std::size_t workspace_bytes = products_workspace_bytes;
   static constexpr std::int64_t few_rows = 64;
   // Prompts meet one shape a length; a training step knows a few dozen.
   static constexpr std::size_t most_plans = 1024;
 
   cudaStream_t stream_;
+  DeviceScratch& workspace_;
   const CublasLibrary handle_ = make_cublas_library();
-  const CudaMemory<float> workspace_{
-      static_cast<float*>(allocate_on_gpu(workspace_bytes, "the workspace of matrix products"))};
   const CudaEvent begin_ = make_event(), end_ = make_event();
   bool is_warm_ = false;
   std::map<Product, Plan> plans_;
 };
 
-CudaGemm::CudaGemm(cudaStream_t stream) : library_(std::make_unique<Library>(stream)) {}
+CudaGemm::CudaGemm(cudaStream_t stream, DeviceScratch& workspace)
+    : library_(std::make_unique<Library>(stream, workspace)) {}
 CudaGemm::~CudaGemm() = default;
 
 void CudaGemm::allow_tf32(bool allowed) { library_->tf32_allowed = allowed; }

@@ -9,9 +9,12 @@
 
 namespace flasheva {
 
+class DeviceScratch;
+
 class CudaGemm {
  public:
-  explicit CudaGemm(cudaStream_t stream);
+  // The library's workspace is taken when the first product wants it; it must outlive this.
+  CudaGemm(cudaStream_t stream, DeviceScratch& workspace);
   ~CudaGemm();
 
   // Whether float32 products may read their operands in TF32; at first they may not.

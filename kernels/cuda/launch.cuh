@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/divide_up.h"
 #include "kernels/cuda/dynamic_shared.cuh"
 #include "kernels/cuda/error.h"
 #include "kernels/dispatch.h"
@@ -17,8 +18,6 @@ inline constexpr int warp_size = 32;
 inline bool matches_on_gpu(const Tensor& tensor, DType dtype, const Shape& shape) {
   return matches_on(Device::cuda, tensor, dtype, shape);
 }
-
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Shared memory that a block can have on every GPU that this code runs on (sm_86, 89 and 120 have no more).
 inline constexpr std::size_t smallest_shared_bytes = 99 << 10;

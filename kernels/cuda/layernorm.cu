@@ -13,7 +13,7 @@ namespace flasheva {
 
 namespace {
 
-constexpr int most_threads = 512, most_warps = most_threads / warp_size;
+constexpr int most_threads = most_layernorm_threads, most_warps = most_threads / warp_size;
 
 // body(j, column) for the columns of this thread: `vectors` groups of `width`, as far as there are so many.
 template <int vectors, int width, class Body>
@@ -184,8 +184,7 @@ void with_threads_of(std::int64_t columns, const Start& start) {
   constexpr int most_vectors = 16 / width;  // 8192 columns
   const std::int64_t vectors = divide_up(columns, width);
   FLASHEVA_CHECK(vectors <= most_threads * most_vectors);
-  const int threads =
-      static_cast<int>(std::min<std::int64_t>(most_threads, divide_up(vectors, warp_size) * warp_size));
+  const int threads = layernorm_threads(columns, width);
   if (vectors <= most_threads)
     start(threads, std::integral_constant<int, 1>{}, std::integral_constant<int, width>{});
   else
@@ -224,15 +223,14 @@ void CudaOps::layernorm_backward(Tensor dx, const NormGradients& norm, const Nor
     const NormGradients* norms[] = {&norm, &second};
     for (int of = 0; of < 2; ++of) problem.norms[of] = {norms[of]->dout.as<T>(), norms[of]->weight.as<T>()};
     const auto start = [&](int threads, auto vectors, auto width) {
-      constexpr int rows_a_block = 8;  // or more, so that the partial sums are few beside them
       const auto kernel = backward_kernel<vectors, width, T>;
-      const std::int64_t blocks =
-          std::min(divide_up(rows, rows_a_block), resident_blocks(multiprocessors_, kernel, threads));
-      A* partials = scratch_.take<A>(4 * blocks * columns, "the backward pass of a LayerNorm");
+      const std::int64_t blocks = layernorm_blocks(rows, resident_blocks(multiprocessors_, kernel, threads));
+      const auto scratch = scratch_.carve<LayerNormScratch>("the backward pass of a LayerNorm",
+                                                            DTypeOf<A>::value, blocks, columns);
       for (int of = 0; of < 2; ++of) {
         if (!norms[of]->dweight) continue;
-        problem.norms[of].dweight_partials = partials + 2 * of * blocks * columns;
-        problem.norms[of].dbias_partials = problem.norms[of].dweight_partials + blocks * columns;
+        problem.norms[of].dweight_partials = scratch.dweight[of].template as<A>();
+        problem.norms[of].dbias_partials = scratch.dbias[of].template as<A>();
       }
       launch(stream_, kernel, {blocks}, threads, 0, problem, rows, columns);
       for (int of = 0; of < 2; ++of) {

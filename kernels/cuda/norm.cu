@@ -3,6 +3,7 @@
 // every run and every GPU, whatever else is summed. One launch does so for as many tensors as a table holds.
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/scratch_layouts.h"
 #include "kernels/cuda/tensor_table.cuh"
 #include "kernels/cuda/warp.cuh"
 
@@ -11,7 +12,7 @@ namespace flasheva {
 namespace {
 
 constexpr int sum_threads = 256;
-constexpr std::int64_t elements_a_block = 16384;
+constexpr std::int64_t elements_a_block = SquaresScratch::elements_a_block;
 
 // What is squared: the elements of x, or those of x - y.
 struct Terms {
@@ -110,27 +111,30 @@ void CudaOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> te
     FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape));
     blocks += blocks_of(x);
   }
-  auto* on_gpu = scratch_.take<double>(count + blocks, "the norm of the gradients");
+  const auto scratch = scratch_.carve<SquaresScratch>("the norm of the gradients", count, blocks);
   for (std::size_t next = 0; next < tensors.size();) {
     const std::size_t first = next;
     const DType type = tensors[first].dtype;
     TensorTable<Terms> table;
     for (; next < tensors.size() && tensors[next].dtype == type && !table.full(); ++next)
       table.add({tensors[next].data, nullptr, tensors[next].size()}, blocks_of(tensors[next]));
-    dispatch(type,
-             [&]<class T>(T) { sum_tensors<false, T>(stream_, on_gpu + first, on_gpu + count, table); });
+    dispatch(type, [&]<class T>(T) {
+      sum_tensors<false, T>(stream_, scratch.sums.as<double>() + first, scratch.partials.as<double>(), table);
+    });
   }
-  copy(view_of(sums.data(), {count}), Tensor{on_gpu, DType::f64, {count}, Device::cuda});
+  copy(view_of(sums.data(), {count}), scratch.sums);
 }
 
 double CudaOps::squared_distance(Tensor x, Tensor y) {
   FLASHEVA_CHECK(matches_on_gpu(x, x.dtype, x.shape) && matches_on_gpu(y, x.dtype, x.shape));
-  auto* sums = scratch_.take<double>(1 + blocks_of(x), "a distance");
+  const auto scratch = scratch_.carve<SquaresScratch>("a distance", std::int64_t{1}, blocks_of(x));
   TensorTable<Terms> table;
   table.add({x.data, y.data, x.size()}, blocks_of(x));
-  dispatch(x.dtype, [&]<class T>(T) { sum_tensors<true, T>(stream_, sums, sums + 1, table); });
+  dispatch(x.dtype, [&]<class T>(T) {
+    sum_tensors<true, T>(stream_, scratch.sums.as<double>(), scratch.partials.as<double>(), table);
+  });
   double total = 0;
-  copy(view_of(&total, {1}), Tensor{sums, DType::f64, {1}, Device::cuda});
+  copy(view_of(&total, {1}), scratch.sums);
   return total;
 }
 

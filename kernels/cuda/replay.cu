@@ -8,21 +8,19 @@ namespace {
 // The launches of a body. Their arguments are those of when they were recorded.
 class RecordedLaunches final : public OperationGraph {
  public:
-  // Whether they were recorded with the scratch memory of now.
-  bool are_current(std::int64_t scratch_growths) const {
-    return launches_ != nullptr && scratch_growths == scratch_growths_;
-  }
+  explicit operator bool() const { return launches_ != nullptr; }
 
-  void record(cudaStream_t stream, std::int64_t scratch_growths, const std::function<void()>& body) {
-    launches_ = {};
+  void record(cudaStream_t stream, const std::function<void()>& body) {
     const CudaGraph graph = captured(stream, body);
     cudaGraphExec_t launches = nullptr;
     FLASHEVA_CUDA(cudaGraphInstantiate(&launches, graph, 0));
     launches_ = CudaGraphExec(launches);
-    scratch_growths_ = scratch_growths;
   }
+  void forget() { launches_ = {}; }
 
   void start(cudaStream_t stream) { FLASHEVA_CUDA(cudaGraphLaunch(launches_, stream)); }
+
+  std::int64_t scratch_moves = -1;  // until the body ran last without being recorded
 
  private:
   static CudaGraph captured(cudaStream_t stream, const std::function<void()>& body) {
@@ -41,20 +39,23 @@ class RecordedLaunches final : public OperationGraph {
   }
 
   CudaGraphExec launches_;
-  std::int64_t scratch_growths_ = 0;
 };
 
 }  // namespace
 
-// The first call takes the scratch memory and chooses the algorithms of products, which a recording cannot.
+// A recording can neither take scratch memory nor choose algorithms of products: before it, the body runs
+// once as it is, and so it does again when scratch memory has moved.
 void CudaOps::replay(std::unique_ptr<OperationGraph>& graph, const std::function<void()>& body) {
-  if (graph == nullptr) {
+  if (graph == nullptr) graph = std::make_unique<RecordedLaunches>();
+  auto& launches = static_cast<RecordedLaunches&>(*graph);
+  const auto moves = [&] { return scratch_.moves() + products_workspace_.moves(); };
+  if (launches.scratch_moves != moves()) {
+    launches.forget();
     body();
-    graph = std::make_unique<RecordedLaunches>();
+    launches.scratch_moves = moves();
     return;
   }
-  auto& launches = static_cast<RecordedLaunches&>(*graph);
-  if (!launches.are_current(scratch_.growths())) launches.record(stream_, scratch_.growths(), body);
+  if (!launches) launches.record(stream_, body);
   launches.start(stream_);
 }
 

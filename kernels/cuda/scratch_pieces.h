@@ -1,18 +1,19 @@
 // Scratch memory of an operation, cut into tensors. A layout takes its pieces in its constructor; it is built
-// twice, first to measure, then over the memory.
+// twice, first to measure, then over the memory (device_scratch.h). A plan only measures.
 #pragma once
 
-#include "kernels/cuda/device_scratch.h"
+#include "kernels/tensor.h"
 
 namespace flasheva {
 
 class ScratchPieces {
  public:
+  static constexpr std::size_t alignment = 256;  // which cuBLASLt asks of its workspace
+
   explicit ScratchPieces(std::byte* memory = nullptr) : memory_(memory) {}
 
   Tensor take(DType dtype, const Shape& shape) {
     Tensor piece{memory_ == nullptr ? nullptr : memory_ + bytes_, dtype, shape, Device::cuda};
-    constexpr std::size_t alignment = 256;
     bytes_ += (piece.bytes() + alignment - 1) / alignment * alignment;
     return piece;
   }
@@ -24,11 +25,10 @@ class ScratchPieces {
 };
 
 template <class Layout, class... Sizes>
-Layout carve(DeviceScratch& scratch, const char* operation, const Sizes&... sizes) {
+std::size_t scratch_bytes(const Sizes&... sizes) {
   ScratchPieces measure;
   static_cast<void>(Layout(measure, sizes...));
-  ScratchPieces pieces(scratch.take<std::byte>(static_cast<std::int64_t>(measure.bytes()), operation));
-  return Layout(pieces, sizes...);
+  return measure.bytes();
 }
 
 }  // namespace flasheva

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <optional>
 
 #include "tests/support/device_tensors.h"
 #include "tests/support/test_ops.h"
@@ -60,6 +61,21 @@ TEST_F(ReplayTest, KnowsThatScratchMemoryHasGrown) {
   for (int i = 0; i < 3; ++i) expect_the_same_bits();
   EXPECT_TRUE(same_bits(copy_of(*ops_, other), before));
   EXPECT_TRUE(same_bits(copy_of(*ops_, another), before_too));
+}
+
+// Nor to memory that was lent and has been taken back, or has been lent since.
+TEST_F(ReplayTest, KnowsThatOtherScratchMemoryIsLent) {
+  const Shape size{33 << 20};
+  std::optional<DeviceTensor> lent(std::in_place, *ops_, DType::u8, size);
+  for (int turn = 0; turn < 2; ++turn) {
+    ops_->lend_scratch(*lent);
+    for (int i = 0; i < 3; ++i) expect_the_same_bits();
+    ops_->lend_scratch({});
+    lent.emplace(*ops_, DType::u8, size);
+    const TestTensor before = copy_of(*ops_, *lent);
+    for (int i = 0; i < 3; ++i) expect_the_same_bits();
+    EXPECT_TRUE(same_bits(copy_of(*ops_, *lent), before));
+  }
 }
 
 TEST_F(ReplayTest, FindsTokensBeyondTheVocabulary) {
