@@ -34,12 +34,12 @@ struct Options {
 // Of every setting of batch.recompute, one plan a phase.
 using Plans = std::map<Recompute, std::vector<Trainer::PhasePlan>>;
 
-Plans plans_of(const Config& config, const ModelConfig& model, Device device, int ranks) {
+Plans plans_of(const Config& config, const ModelConfig& model, const Ops& ops, int ranks) {
   Plans plans;
   for (const Recompute setting : {Recompute::none, Recompute::attention, Recompute::block}) {
     Config with_setting = config;
     with_setting.batch.recompute = setting;
-    plans[setting] = Trainer::largest_plans(with_setting, model, device, ranks);
+    plans[setting] = Trainer::largest_plans(with_setting, model, ops, ranks);
   }
   return plans;
 }
@@ -107,7 +107,7 @@ void run(const Options& options) {
   if (config.batch.sequences < options.ranks)
     fail(ExitCode::usage, "--ranks {}: batch.sequences is {}; each rank needs a sequence", options.ranks,
          config.batch.sequences);
-  const Plans plans = plans_of(config, model, ops->device(), options.ranks);
+  const Plans plans = plans_of(config, model, *ops, options.ranks);
   fmt::print("{}: {} parameters, {} layers, hidden {}, {} heads\n", config.run.name,
              ParameterTable(model).count(), model.num_hidden_layers, model.hidden_size,
              model.num_attention_heads);

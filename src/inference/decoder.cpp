@@ -45,9 +45,11 @@ void Decoder::take_memory() {
   plan.add(most_likely_, "tokens", DType::i32, {S});
   if (ops_.device() != Device::cpu && compute_ != DType::f32)
     plan.add(wide_logits_, "logits", DType::f32, {S, config_.vocab_size});
+  plan_inference_scratch(plan, scratch_, ops_, config_, cached_, compute_);
   memory_ = std::make_unique<Buffer>(
       memory_for(plan, plan.bytes(), ops_, "lower --batch or --max-length, or use --precision bf16"));
   memory_->bind(plan);
+  ops_.lend_scratch(scratch_);
   MemoryPlan host;
   host.add(host_logits_, "logits", DType::f32, {S, config_.vocab_size});
   host_memory_ = std::make_unique<Buffer>(host_memory_for(host, ops_, "lower --batch"));

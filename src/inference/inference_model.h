@@ -14,6 +14,7 @@
 #include "src/config/config.h"
 #include "src/model/gpt_neox.h"
 #include "src/model/initialize.h"
+#include "src/model/scratch.h"
 #include "src/model/token_staging.h"
 
 namespace flasheva {
@@ -31,6 +32,9 @@ class LoadedModel {
   LoadedModel(const std::filesystem::path& folder, Ops& ops, Precision precision);
   // With random weights, to measure speed.
   LoadedModel(const ModelConfig& config, Ops& ops, Precision precision, std::uint64_t seed);
+  ~LoadedModel() { ops_.lend_scratch({}); }
+  LoadedModel(const LoadedModel&) = delete;
+  LoadedModel& operator=(const LoadedModel&) = delete;
 
   const ModelConfig& config() const { return config_; }
   DType compute_type() const { return compute_; }
@@ -42,6 +46,7 @@ class LoadedModel {
   DType compute_;
   ParameterTable parameters_;
   GptNeoX network_;
+  Tensor scratch_;  // of operations, lent to ops_
 
  private:
   void fill(const std::function<void(const MasterFilled&)>& fill_masters);

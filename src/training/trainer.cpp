@@ -37,7 +37,7 @@ std::int64_t share(const Config& config, int rank, int ranks) {
 }  // namespace
 
 void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work& work, const Config& config,
-                         const PhaseConfig& phase, Device device, int rank, int ranks) {
+                         const PhaseConfig& phase, const PlannedDevice& device, int rank, int ranks) {
   const std::int64_t sequences = share(config, rank, ranks), T = config.data.sequence_length;
   const Extent micro{std::min(config.batch.micro, sequences), T};
   const std::string idle = model.parameters.select(phase.train);
@@ -52,16 +52,17 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
   work.gradients = make_gradients(sharding);
   work.gradients->plan(plan, model.parameters, model.network.config().num_hidden_layers);
   work.optimizer.plan(plan, model.parameters, sharding, work.gradients->buckets(), rank, ranks);
-  model.network.plan(plan, device, micro, compute, true, config.batch.recompute);
+  model.network.plan(plan, device.kind, micro, compute, true, config.batch.recompute);
+  plan_training_scratch(plan, work.scratch, device, model.network.config(), micro, compute);
   work.batch.plan(host, sequences, T);
-  work.tokens.plan(plan, device, micro.rows());
+  work.tokens.plan(plan, device.kind, micro.rows());
   const std::int64_t micro_batches = (sequences + micro.sequences - 1) / micro.sequences;
   host.add(work.noise_places, "batch", DType::i32, {micro_batches, 2});
   work.noise_place = Tensor{};
-  if (device != Device::cpu) plan.add(work.noise_place, "batch", DType::i32, {2});
+  if (device.kind != Device::cpu) plan.add(work.noise_place, "batch", DType::i32, {2});
   host.add(work.scale_on_host, "batch", DType::f32, {1});
   work.scale = Tensor{};
-  if (device != Device::cpu) plan.add(work.scale, "batch", DType::f32, {1});
+  if (device.kind != Device::cpu) plan.add(work.scale, "batch", DType::f32, {1});
   host.add(work.losses, "batch", DType::f32, {sequences * T});
   host.add(work.not_finite, "batch", DType::i32, {micro_batches});
   const std::int64_t scratch = GradientSum::scratch_elements(model.parameters.gradient_elements(), ranks);
@@ -71,13 +72,13 @@ void Trainer::plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work&
 }
 
 std::vector<Trainer::PhasePlan> Trainer::plans(const Config& config, const ModelConfig& model_config,
-                                               Device device, int rank, int ranks) {
+                                               const PlannedDevice& device, int rank, int ranks) {
   std::vector<PhasePlan> plans;
   for (const PhaseConfig& phase : config.phases) {
     Model model(model_config);
     Work work;
     PhasePlan plan{plan_of_masters(model.parameters), {}};
-    plan_phase(plan.memory, device == Device::cpu ? plan.memory : plan.host, model, work, config, phase,
+    plan_phase(plan.memory, device.kind == Device::cpu ? plan.memory : plan.host, model, work, config, phase,
                device, rank, ranks);
     plans.push_back(std::move(plan));
   }
@@ -86,7 +87,7 @@ std::vector<Trainer::PhasePlan> Trainer::plans(const Config& config, const Model
 
 // The last rank never has fewer sequences than another; the first copies the weights for checkpoints.
 std::vector<Trainer::PhasePlan> Trainer::largest_plans(const Config& config, const ModelConfig& model_config,
-                                                       Device device, int ranks) {
+                                                       const PlannedDevice& device, int ranks) {
   const auto take_larger = [](MemoryPlan& plan, const MemoryPlan& other) {
     if (other.bytes() > plan.bytes()) plan = other;
   };
@@ -106,7 +107,7 @@ Buffer Trainer::memory_of_masters() {
 
 MemoryPlan Trainer::plan_of_largest_phase(const Config& config) const {
   const std::vector<PhasePlan> all =
-      plans(config, model_.network.config(), ops_.device(), communicator_.rank(), communicator_.size());
+      plans(config, model_.network.config(), ops_, communicator_.rank(), communicator_.size());
   const auto smaller = [](const PhasePlan& a, const PhasePlan& b) {
     return a.memory.bytes() < b.memory.bytes();
   };
@@ -151,9 +152,10 @@ Trainer::Trainer(const Config& config, const ModelConfig& model_config, Ops& ops
 void Trainer::begin_phase(const PhaseConfig& phase) {
   phase_ = &phase;
   MemoryPlan plan, apart;
-  plan_phase(plan, ops_.device() == Device::cpu ? plan : apart, model_, work_, config_, phase, ops_.device(),
+  plan_phase(plan, ops_.device() == Device::cpu ? plan : apart, model_, work_, config_, phase, ops_,
              communicator_.rank(), communicator_.size());
   phase_memory_.bind(plan);
+  ops_.lend_scratch(work_.scratch);
   host_memory_ = Buffer(0);  // that of the phase before goes first
   host_memory_ =
       host_memory_for(apart, ops_,

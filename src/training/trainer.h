@@ -13,6 +13,7 @@
 #include "src/io/sequence_order.h"
 #include "src/io/token_file.h"
 #include "src/model/gpt_neox.h"
+#include "src/model/scratch.h"
 #include "src/model/token_staging.h"
 #include "src/training/batches.h"
 #include "src/training/gradients.h"
@@ -57,17 +58,20 @@ class Trainer {
  public:
   // Takes all memory of the run. `model_config` is the model after the swap. The arguments must outlive it.
   Trainer(const Config& config, const ModelConfig& model_config, Ops& ops, Communicator& communicator);
+  ~Trainer() { ops_.lend_scratch({}); }
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
   // The same plans, without taking any memory: what `plan` prints. One entry a phase; masters are in each.
   struct PhasePlan {
     MemoryPlan memory;  // of the device
     MemoryPlan host;    // beside it; on the CPU nothing
   };
-  static std::vector<PhasePlan> plans(const Config& config, const ModelConfig& model_config, Device device,
-                                      int rank, int ranks);
+  static std::vector<PhasePlan> plans(const Config& config, const ModelConfig& model_config,
+                                      const PlannedDevice& device, int rank, int ranks);
   // The most that any of `ranks` ranks takes of either memory.
   static std::vector<PhasePlan> largest_plans(const Config& config, const ModelConfig& model_config,
-                                              Device device, int ranks);
+                                              const PlannedDevice& device, int ranks);
 
   ParameterTable& parameters() { return model_.parameters; }
   const ParameterTable& parameters() const { return model_.parameters; }
@@ -119,12 +123,13 @@ class Trainer {
     Optimizer optimizer;
     std::unique_ptr<Gradients> gradients;
     Tensor sum_scratch;
+    Tensor scratch;  // of operations, on a device with memory of its own
     Snapshot snapshot;
   };
 
   // `host` is what the host works with; on the CPU it is `plan` itself.
   static void plan_phase(MemoryPlan& plan, MemoryPlan& host, Model& model, Work& work, const Config& config,
-                         const PhaseConfig& phase, Device device, int rank, int ranks);
+                         const PhaseConfig& phase, const PlannedDevice& device, int rank, int ranks);
   Buffer memory_of_masters();
   MemoryPlan plan_of_largest_phase(const Config& config) const;
   std::string advice_on_memory(std::size_t taken) const;

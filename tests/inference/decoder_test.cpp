@@ -138,7 +138,7 @@ TEST_P(DecoderTest, KeepsSequencesApart) {
 }
 
 // Where a step's operations are replayed: batches of several sizes, a place that another prompt takes, and a
-// long prompt in between, which wants more scratch memory.
+// long prompt in between.
 TEST_P(DecoderTest, ReplayedStepsGiveTheSameBits) {
   constexpr std::int64_t T = 60;
   TimedOps one_by_one(*ops_);  // never replays
@@ -223,6 +223,24 @@ TEST(Decoder, CachesGrowByChunksAndNotByTokens) {
   EXPECT_EQ(bytes("models/eva-block", 2000) - bytes("models/eva-block", 1000), expected);
   EXPECT_EQ(bytes("models/full", 2000), 2 * bytes("models/full", 1000));
   EXPECT_EQ(bytes("models/sliding", 2000), bytes("models/sliding", 1000));
+}
+
+// CUDA itself takes memory for kernels and graphs.
+TEST(Decoder, GeneratesWithoutTakingMemory) {
+  if (!device_is_simulated())
+    GTEST_SKIP() << "on a GPU, CUDA takes memory too; a CPU's operations take their own";
+  const auto ops = make_device_ops();
+  for (const char* model : {"models/full", "models/eva-block"}) {
+    Decoder decoder(fixture(model), *ops, Precision::fp32, {3, 600});
+    const std::vector<std::int32_t> prompt = random_tokens(20, decoder.config().vocab_size, 3);
+    const std::size_t taken = ops->device_memory_taken();
+    for (std::int32_t i = 0; i < 3; ++i) decoder.prefill_greedy(i, prompt);
+    for (std::int32_t position = 20; position < 23; ++position) {
+      const NextToken next[] = {{0, position, 1}, {1, position, 2}, {2, position, 3}};
+      decoder.decode_greedy(next);
+    }
+    EXPECT_EQ(ops->device_memory_taken(), taken) << model;
+  }
 }
 
 TEST(Decoder, LowPrecisionIsNearFloat32) {

@@ -125,8 +125,8 @@ class MemoryWatch final : public WatchedRank {
   const std::unique_ptr<Ops> ops_ = make_device_ops();
 };
 
-// The first steps of a phase take scratch memory, choose algorithms of products and record graphs; those
-// after the first validation take nothing.
+// The first steps of a phase choose algorithms of products and record graphs; those after the first
+// validation take nothing.
 TEST(TrainOnADevice, LaterStepsTakeNoMemory) {
   TrainingRun run(make_device_ops());
   MemoryWatch watch;

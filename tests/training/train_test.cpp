@@ -225,6 +225,28 @@ TEST(Train, StopsBeforeANonFiniteLossReachesTheWeights) {
   }
 }
 
+std::size_t bytes_of(const MemoryPlan& plan, const std::string& category) {
+  for (const auto& [name, bytes] : plan.categories())
+    if (name == category) return bytes;
+  return 0;
+}
+
+// Of more sequences at once, and with another GPU's multiprocessors, it may be more.
+TEST(Plans, HaveTheScratchMemoryOfAGpu) {
+  const TrainingRun run;
+  const auto scratch = [&](const PlannedDevice& device, const std::string& micro) {
+    const Config config = run.config({"batch.micro=" + micro, "data.sequence_length=2048"});
+    return bytes_of(Trainer::plans(config, resolve_model(config), device, 0, 1)[1].memory, "scratch memory");
+  };
+  EXPECT_EQ(scratch(Device::cpu, "2"), 0u);
+  constexpr std::size_t of_products = 32 << 20;
+  EXPECT_GT(scratch(Device::cuda, "1"), of_products);
+  EXPECT_GT(scratch(Device::cuda, "4"), scratch(Device::cuda, "1"));
+  PlannedDevice small = Device::cuda;
+  small.multiprocessors = 2;
+  EXPECT_LT(scratch(small, "1"), scratch(Device::cuda, "1"));
+}
+
 // Of 4 sequences the last of 3 ranks has two, and the first copies the weights for checkpoints.
 TEST(Plans, TakeTheLargestMemoryOfAnyRankAndTheLargestBesideIt) {
   const TrainingRun run;
