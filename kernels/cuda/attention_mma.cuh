@@ -10,6 +10,7 @@
 #include <climits>
 
 #include "kernels/cuda/attention_mma_tile.cuh"
+#include "kernels/cuda/fast_math.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace flasheva::attention {

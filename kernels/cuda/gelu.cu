@@ -5,6 +5,7 @@
 #include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/fast_math.cuh"
 #include "kernels/gelu_contract.h"
 
 namespace flasheva {
@@ -17,15 +18,20 @@ struct Normal {
 };
 
 // Phi(-a) = exp(-a^2/2) P(t): the fit of cpu/gelu.cpp, one exponential for both. erff and expf apart would
-// take longer than the bytes.
+// take longer than the bytes, and so would an exact division, whose branch takes elements one by one. With
+// the error of both functions Phi stays within 7 * 2^-24, and relatively within 1e-5 down to x = -13.
 __device__ inline Normal<float> normal(float x) {
-  const float a = fabsf(x);
-  const float exponential = exp2f(x * x * -0.72134752f);  // exp(-x^2 / 2)
-  const float t = 1.0f / (1.0f + 0.2975f * a);
-  const float t2 = t * t, t4 = t2 * t2;
-  const float low = (0.118579342f + 0.120536547f * t) + (0.0944059638f + 0.143997082f * t) * t2;
-  const float high = (-0.0824857768f + 0.23807809f * t) + (-0.170976717f + 0.0378654739f * t) * t2;
-  const float tail = exponential * t * (low + high * t4);
+  const float exponential = fast_exp2(x * x * -0.72134752f);  // exp(-x^2 / 2)
+  const float t = fast_reciprocal(1.0f + 0.2975f * fabsf(x));
+  float p = 0.0378654739f;  // by Horner's rule: each coefficient is part of its instruction
+  p = p * t - 0.170976717f;
+  p = p * t + 0.23807809f;
+  p = p * t - 0.0824857768f;
+  p = p * t + 0.143997082f;
+  p = p * t + 0.0944059638f;
+  p = p * t + 0.120536547f;
+  p = p * t + 0.118579342f;
+  const float tail = exponential * t * p;
   return {x < 0.0f ? tail : 1.0f - tail, exponential * 0.39894228f};  // 1 / sqrt(2 pi)
 }
 

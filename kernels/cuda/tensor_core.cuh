@@ -63,13 +63,6 @@ __device__ inline std::uint32_t pack(float low, float high) {
   return out;
 }
 
-// 2^x to 2 ulp, 0 below 2^-126.
-__device__ inline float fast_exp2(float x) {
-  float out;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(out) : "f"(x));
-  return out;
-}
-
 // Starts to copy 16 bytes to shared memory, or to clear them there where there is nothing to copy.
 __device__ inline void copy_async(void* shared, const void* global, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)), "l"(global),

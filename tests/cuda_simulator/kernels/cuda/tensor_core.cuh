@@ -70,8 +70,6 @@ std::uint32_t pack(float low, float high) {
   return simulator::pair_of(T(low), T(high));
 }
 
-inline float fast_exp2(float x) { return exp2f(x); }
-
 inline void copy_async(void* shared, const void* global, bool there) {
   simulator::begin_copy(shared, global, there);
 }
