@@ -42,6 +42,7 @@ __device__ inline void load_tile(T* tile, const T* source, int count, std::int64
       copy_async(tile + r * Tile::row + c, there ? source + r * stride + c : source, there);
     }
   } else {
+#pragma unroll 1  // rare; unrolled, its registers would cost the forward pass at D 64 its fourth block
     for (int i = thread; i < rows * Tile::D; i += threads) {
       const int r = i / Tile::D, c = i % Tile::D;
       tile[r * Tile::row + c] = r < count && c < d ? source[r * stride + c] : T(0.0f);
