@@ -86,34 +86,43 @@ __global__ void __launch_bounds__(sort_threads)
 }
 
 // The block whose token is the first of its kind in the sorted list adds up the rows of all of them; a thread
-// takes `width` columns. Rows are loaded several at a time and added in order.
+// takes `width` columns. Each lane of a warp looks up where one of the next 32 rows is; rows are loaded
+// several at a time and added in order.
 template <int width, class T>
 __global__ void __launch_bounds__(128)
     add_rows_kernel(Accumulator<T>* dtable, const T* dout, TokenList sorted, std::int32_t count,
                     std::int64_t columns) {
   using A = Accumulator<T>;
-  constexpr int at_once = 4;
+  constexpr int at_once = 16;
   const std::int32_t first = static_cast<std::int32_t>(blockIdx.x), token = sorted.tokens[first];
   if (first > 0 && sorted.tokens[first - 1] == token) return;
   const std::int64_t column = (static_cast<std::int64_t>(blockIdx.y) * 128 + threadIdx.x) * width;
-  if (column >= columns) return;
+  const bool has_columns = column < columns;
   A* into = dtable + token * columns + column;
-  Vector<A, width> sums = load_vector<width>(into);
-  for (std::int32_t n = first; n < count && sorted.tokens[n] == token; n += at_once) {
-    Vector<T, width> rows[at_once];
-    bool same[at_once];
+  Vector<A, width> sums{};
+  if (has_columns) sums = load_vector<width>(into);
+  int found = warp_size;
+  for (std::int32_t n = first; found == warp_size; n += warp_size) {
+    const std::int32_t own = n + static_cast<std::int32_t>(threadIdx.x % warp_size);
+    const std::int32_t place = own < count ? sorted.positions[own] : 0;  // on its way beside the token
+    found = __popc(__ballot_sync(all_lanes, own < count && sorted.tokens[own] == token));
+#pragma unroll 1
+    for (int r = 0; r < found; r += at_once) {
+      const int left = has_columns ? found - r : 0;
+      Vector<T, width> rows[at_once];
 #pragma unroll
-    for (int j = 0; j < at_once; ++j) {
-      same[j] = n + j < count && sorted.tokens[n + j] == token;
-      if (same[j]) rows[j] = load_vector<width>(dout + sorted.positions[n + j] * columns + column);
+      for (int j = 0; j < at_once; ++j) {
+        const T* row = dout + __shfl_sync(all_lanes, place, r + j) * columns + column;
+        if (j < left) rows[j] = load_vector<width>(row);
+      }
+#pragma unroll
+      for (int j = 0; j < at_once; ++j)
+#pragma unroll
+        for (int i = 0; i < width; ++i)
+          if (j < left) sums.value[i] += widened(rows[j].value[i]);
     }
-#pragma unroll
-    for (int j = 0; j < at_once; ++j)
-#pragma unroll
-      for (int i = 0; i < width; ++i)
-        if (same[j]) sums.value[i] += widened(rows[j].value[i]);
   }
-  store_vector(into, sums);
+  if (has_columns) store_vector(into, sums);
 }
 
 }  // namespace

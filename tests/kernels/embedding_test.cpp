@@ -48,7 +48,7 @@ INSTANTIATE_TEST_SUITE_P(Embedding, GradientTest, testing::Values(sized(1, 1, 1)
                          name_of_parameter);
 INSTANTIATE_TEST_SUITE_P(Embedding, PrecisionTest,
                          testing::Values(sized(1, 1, 1), sized(7, 3, 17), sized(33, 50, 7),
-                                         sized(300, 33, 300), sized(2500, 70, 24)),
+                                         sized(300, 33, 300), sized(2500, 70, 24), sized(64, 1, 9)),
                          name_of_parameter);
 
 TEST(EmbeddingTest, RefusesTokensBeyondTheTable) {
