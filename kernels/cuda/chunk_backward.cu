@@ -170,12 +170,12 @@ __device__ void merge_tokens(const ChunkTile<L>& tile, const Numbers<L>& numbers
     if (there) token = token_backward(tile, numbers, x, place, i, m, P);
     const int half = there ? x.rotary.half : 0;
     T* fused = x.fused + place.fused + m * place.fused_stride;
-#pragma unroll 1
-    for (int part = 0; part < 2; ++part) {  // dq, dk
-      const Slice<L> row =
-          tile.turned(part == 0 ? token.dq : token.dk, x.rotary, place.position + m, half, -1);
-      if (there) store_slice<L>(fused + part * d, row, d);
-    }
+    const auto turn_back = [&](const Slice<L>& row, T* out) {
+      const Slice<L> turned = tile.turned(row, x.rotary, place.position + m, half, -1);
+      if (there) store_slice<L>(out, turned, d);
+    };
+    turn_back(token.dq, fused);
+    turn_back(token.dk, fused + d);
     if (there) store_slice<L>(fused + 2 * d, token.dv, d);
   }
 }
@@ -239,7 +239,6 @@ void summarise_backward(cudaStream_t stream, const ParameterRows& rows, const Ba
                         int blocks) {
   dispatch(t.k.dtype, [&]<class T>(T) {
     using A = Accumulator<T>;
-    const int half = t.cosine ? static_cast<int>(t.cosine.dim(1)) : 0;
     const Backward<T> x{t.dqkv.as<T>(),
                         t.dq.as<T>(),
                         t.dk.as<T>(),
@@ -254,7 +253,7 @@ void summarise_backward(cudaStream_t stream, const ParameterRows& rows, const Ba
                         {rows.column_sums[0].as<A>(), rows.column_sums[1].as<A>()},
                         rows.dmu.as<A>(),
                         rows.dphi.as<A>(),
-                        {t.cosine.as<A>(), t.sine.as<A>(), half},
+                        rotary_of<T>(t.cosine, t.sine, chunks.head_dim),
                         {problem, parameters}};
     dispatch_backward<T>(t, parameters.mu, chunks.head_dim, [&]<class L>(L) {
       using Tile = ChunkTile<L>;

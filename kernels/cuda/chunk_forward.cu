@@ -18,7 +18,8 @@ struct Forward {
   Variant<T> variant;
 };
 
-// Row m of q and k, from the fused row, which is taken apart.
+// Row m of q and k, from the fused row, which is taken apart. All of it is on its way before the first part
+// turns: the barriers there would keep later loads back.
 template <class L, class T = typename L::T>
 __device__ void split_token(const ChunkTile<L>& tile, const Forward<T>& x, const ChunkPlace& place, int m,
                             Slice<L>& query, Slice<L>& key) {
@@ -27,18 +28,19 @@ __device__ void split_token(const ChunkTile<L>& tile, const Forward<T>& x, const
   const std::int64_t t = place.position + m;
   const T* fused = x.fused + place.fused + m * place.fused_stride;
   const std::int64_t at = place.keys + static_cast<std::int64_t>(m) * d;
-#pragma unroll 1
-  for (int part = 0; part < 2; ++part) {  // q, k
-    Slice<L> row{};
-    if (there) row = load_slice<L>(fused + part * d, d);
-    row = as_stored(tile.turned(row, x.rotary, t, half, 1));
-    if (there) store_slice<L>((part == 0 ? x.q : x.k) + at, row, d);
-    if (part == 0)
-      query = row;
-    else
-      key = row;
+  Slice<L> value{};
+  if (there) {
+    query = load_slice<L>(fused, d);
+    key = load_slice<L>(fused + d, d);
+    value = load_slice<L>(fused + 2 * d, d);
   }
-  if (there) store_slice<L>(x.v + at, load_slice<L>(fused + 2 * d, d), d);
+  const auto turn = [&](Slice<L>& row, T* out) {
+    row = as_stored(tile.turned(row, x.rotary, t, half, 1));
+    if (there) store_slice<L>(out + at, row, d);
+  };
+  turn(query, x.q);
+  turn(key, x.k);
+  if (there) store_slice<L>(x.v + at, value, d);
 }
 
 template <class L, class T = typename L::T>
@@ -86,15 +88,13 @@ void summarise(cudaStream_t stream, Tensor kappa, Tensor beta, Tensor q, Tensor 
                Tensor cosine, Tensor sine, const EvaParameters& parameters, const Problem& problem,
                const Chunks& chunks) {
   dispatch(k.dtype, [&]<class T>(T) {
-    using A = Accumulator<T>;
-    const int half = cosine ? static_cast<int>(cosine.dim(1)) : 0;
     const Forward<T> x{qkv.as<T>(),
                        q.as<T>(),
                        k.as<T>(),
                        v.as<T>(),
                        kappa.as<T>(),
                        beta.as<T>(),
-                       {cosine.as<A>(), sine.as<A>(), half},
+                       rotary_of<T>(cosine, sine, chunks.head_dim),
                        {problem, parameters}};
     dispatch_layout<T>(chunks.head_dim,
                        vectorised<T>(chunks.head_dim, {qkv, q, k, v, kappa, beta, parameters.mu}),

@@ -59,7 +59,14 @@ template <class A>
 struct Rotary {
   const A *cosine, *sine;
   int half;
+  bool in_vectors;  // vectors of a row turn or stay as a whole, and the tables are aligned as they are
 };
+
+template <class T, class A = Accumulator<T>>
+Rotary<A> rotary_of(Tensor cosine, Tensor sine, int d) {
+  const int half = cosine ? static_cast<int>(cosine.dim(1)) : 0;
+  return {cosine.as<A>(), sine.as<A>(), half, turns_in_vectors<T>(d, half, cosine.as<A>(), sine.as<A>())};
+}
 
 template <class L>
 struct ChunkTile : AdapterTile<typename L::A, L::elements * L::lanes / warp_size> {
@@ -142,17 +149,29 @@ struct ChunkTile : AdapterTile<typename L::A, L::elements * L::lanes / warp_size
     __syncwarp();
     Slice<L> out = x;
     const A *cosine = rotary.cosine + position * half, *sine = rotary.sine + position * half;
-#pragma unroll
-    for (int v = 0; v < L::vectors; ++v)
-#pragma unroll
-      for (int j = 0; j < L::width; ++j) {
-        const int c = L::column(v) + j, i = c < half ? c : c - half;
-        if (i >= half) continue;
-        const A partner = c < half ? -own[c + half] : own[i];
-        out.value[v * L::width + j] =
-            flasheva::turned(x.value[v * L::width + j], partner, cosine[i], direction * sine[i]);
-      }
+    if (L::width > 1 && rotary.in_vectors)
+      turn<L::width>(out, own, cosine, sine, half, direction);
+    else
+      turn<1>(out, own, cosine, sine, half, direction);
     return out;
+  }
+
+ private:
+  // x turned in place, `count` elements at a time; own: the whole row as it was.
+  template <int count>
+  static __device__ void turn(Slice<L>& x, const A* own, const A* cosine, const A* sine, int half,
+                              A direction) {
+#pragma unroll
+    for (int e = 0; e < L::elements; e += count) {
+      const int c = L::column(e / L::width) + e % L::width, i = c < half ? c : c - half;
+      if (i >= half) continue;
+      const auto partners = load_vector<count>(own + (c < half ? c + half : i));
+      const auto cosines = load_vector<count>(cosine + i), sines = load_vector<count>(sine + i);
+#pragma unroll
+      for (int j = 0; j < count; ++j)
+        x.value[e + j] = flasheva::turned(x.value[e + j], c < half ? -partners.value[j] : partners.value[j],
+                                          cosines.value[j], direction * sines.value[j]);
+    }
   }
 };
 
