@@ -50,7 +50,7 @@ class AdamWTest : public testing::TestWithParam<std::int64_t> {
  protected:
   AdamWConfig config_ = first_step;
   std::unique_ptr<Ops> ops_ = make_test_ops();
-  std::mt19937_64 generator_{5};
+  std::mt19937_64 generator_ = generator_of_inputs(5);
   TestTensor begin_ = TestTensor::random(DType::f32, {GetParam()}, generator_);
 };
 

@@ -9,7 +9,7 @@ namespace {
 // Products of float32 are exact in float64; what remains is the rounding of a float64 sum.
 TEST(SumOfSquares, IsExactToFloat64) {
   const std::unique_ptr<Ops> ops = make_test_ops();
-  std::mt19937_64 generator(5);
+  std::mt19937_64 generator = generator_of_inputs(5);
   for (const DType dtype : on_this_device({DType::f32, DType::f64}))
     for (const std::int64_t size : {1, 3, 7, 17, 33, 300, 16384, 16385, 100003}) {
       TestTensor x = TestTensor::random(dtype, {size}, generator);
@@ -18,7 +18,7 @@ TEST(SumOfSquares, IsExactToFloat64) {
 }
 
 TEST(SumOfSquares, IsTheSameOnAnyNumberOfThreads) {
-  std::mt19937_64 generator(6);
+  std::mt19937_64 generator = generator_of_inputs(6);
   TestTensor x = TestTensor::random(DType::f32, {100003}, generator);
   const double one = make_cpu_ops(1)->sum_of_squares(x);
   for (const int threads : {2, 3, 8}) EXPECT_EQ(make_cpu_ops(threads)->sum_of_squares(x), one) << threads;
@@ -48,7 +48,7 @@ TEST(SumOfSquares, OfManyTensorsAreThoseOfEach) {
   const std::unique_ptr<Ops> ops = make_device_ops();
   std::vector<DeviceTensor> arenas;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-    std::mt19937_64 generator(8);
+    std::mt19937_64 generator = generator_of_inputs(8);
     TestTensor values = TestTensor::random(dtype, {100000}, generator);
     for (std::int64_t i = 0; i < values.size(); ++i) values.set(i, std::ldexp(values.get(i), i % 24 - 12));
     arenas.emplace_back(*ops, values.view());
@@ -76,7 +76,7 @@ TEST(SumOfSquares, OfManyTensorsAreThoseOfEach) {
 
 TEST(SquaredDistance, IsExactToFloat64) {
   const std::unique_ptr<Ops> ops = make_test_ops();
-  std::mt19937_64 generator(7);
+  std::mt19937_64 generator = generator_of_inputs(7);
   for (const DType dtype : on_this_device({DType::f32, DType::bf16, DType::f16, DType::f64}))
     for (const std::int64_t size : {1, 7, 300, 16385, 100003}) {
       TestTensor x = TestTensor::random(dtype, {size}, generator),

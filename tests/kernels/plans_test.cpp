@@ -57,7 +57,7 @@ class PlansTest : public testing::Test {
 
  private:
   const decltype(algorithms) before_ = algorithms;
-  std::mt19937_64 generator_{8};
+  std::mt19937_64 generator_ = generator_of_inputs(8);
 };
 
 TEST_F(PlansTest, AShapeIsPlannedOnce) {

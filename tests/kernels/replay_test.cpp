@@ -39,7 +39,7 @@ class ReplayTest : public testing::Test {
     EXPECT_TRUE(same_bits(copy_of(*ops_, replayed_), copy_of(*ops_, plain_)));
   }
 
-  std::mt19937_64 generator_{7};
+  std::mt19937_64 generator_ = generator_of_inputs(7);
   std::unique_ptr<Ops> ops_ = make_device_ops();
   DeviceTensor x_ = random({rows, width}), weight_ = random({width, width}), bias_ = random({width});
   DeviceTensor hidden_ = random({rows, width}), out_ = random({rows, width});
