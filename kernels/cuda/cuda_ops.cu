@@ -79,8 +79,9 @@ std::size_t CudaOps::device_memory_taken() {
 
 DeviceMemory CudaOps::allocate_on_host(std::size_t bytes) {
   void* memory = nullptr;
+  // Of more than there are addresses for, CUDA may say that the value is invalid.
   if (!FLASHEVA_CUDA_UNLESS(cudaHostAlloc(&memory, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault),
-                            cudaErrorMemoryAllocation))
+                            cudaErrorMemoryAllocation, cudaErrorInvalidValue))
     throw OutOfMemory("page-locked host memory: a plan asked for " + gibibytes(bytes) + ", not there");
   return DeviceMemory(static_cast<std::byte*>(memory), [](std::byte* taken) { cudaFreeHost(taken); });
 }
