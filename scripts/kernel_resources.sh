@@ -15,7 +15,7 @@ compile() {  # FILE: the compiler's report; the code for the GPU alone
   local name
   name=$(basename "$1" .cu)
   "$nvcc" -std=c++20 -O3 -DNDEBUG -I. --expt-relaxed-constexpr -Xptxas -v --fatbin -o "$objects/$name.fatbin" "$1" \
-    --threads 2 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a >"$objects/$name.log" 2>&1 ||
+    '-DFLASHEVA_CUDA_ARCHITECTURES=""' --threads 2 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a >"$objects/$name.log" 2>&1 ||
     { cat "$objects/$name.log" >&2; return 1; }
 }
 export -f compile
