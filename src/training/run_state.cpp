@@ -87,8 +87,7 @@ RunState::RunState(const Config& config, const ModelConfig& before, const ModelC
       output_(config.run.output),
       saver_(output_ / "checkpoints", config.checkpoint.keep, communicator) {}
 
-// --- the beginning
-// --------------------------------------------------------------------------------------------
+// --- the beginning -------------------------------------------------------------------------------------
 
 void RunState::open(bool fresh) {
   together([&] { prepare_output(fresh); });
@@ -196,8 +195,7 @@ void RunState::report_swap(const SwapReport& report) {
         fmt::format("{} tensors are no longer used, the first {}", report.dropped.size(), report.dropped[0]));
 }
 
-// --- phases and checkpoints
-// ------------------------------------------------------------------------------------
+// --- phases and checkpoints ----------------------------------------------------------------------------
 
 // The state of optimizer and loss scaler starts anew with each phase. Ranks take unlike shares of memory, the
 // first most of all: it may be missing on one alone.

@@ -222,8 +222,7 @@ TEST_F(Ranks, TasksOfSrunThatDoNotKnowOfEachOtherAreRefusedInOneLine) {
   }
 }
 
-// --- stopped, killed, hanging
-// ---------------------------------------------------------------------------------
+// --- stopped, killed, hanging --------------------------------------------------------------------------
 
 class RanksInTrouble : public Ranks {
  protected:

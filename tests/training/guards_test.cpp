@@ -21,8 +21,7 @@ using testing::HasSubstr;
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-// --- spikes
-// ----------------------------------------------------------------------------------------------------
+// --- spikes --------------------------------------------------------------------------------------------
 
 SpikeDetector with_losses_around(double mean, int count) {
   SpikeDetector spikes(64, 8);
@@ -75,8 +74,7 @@ TEST(SpikeDetector, EqualLossesMakeNoSpikeOfATinyStep) {
   EXPECT_TRUE(spikes.is_spike(2.1));
 }
 
-// --- whole runs
-// --------------------------------------------------------------------------------------------------
+// --- whole runs ----------------------------------------------------------------------------------------
 
 constexpr int layers = 3, micro_batches = 2;
 
@@ -197,8 +195,7 @@ TEST_F(GuardedRun, GoesOnFromACheckpointThatSaysNothingOfTheGuards) {
   EXPECT_TRUE(run.final_model() == uninterrupted.final_model());
 }
 
-// --- leaps
-// -------------------------------------------------------------------------------------------------------
+// --- leaps ---------------------------------------------------------------------------------------------
 
 // A judged step whose loss leaps, after 64 around 3.
 class LeapingLoss : public testing::TestWithParam<SpikeAction> {};
