@@ -4,7 +4,8 @@
 #
 #     scripts/test.sh          20 to 25 minutes on 2 cores, the first build included
 #     scripts/test.sh --long   tests all with sanitizers, fuzzes each target for 20 minutes, kills 1,000 ranks, makes
-#                              every call on a file fail, compares 100,000 texts' tokens with the tokenizers package
+#                              every call on a file fail, compares 100,000 texts' tokens with the tokenizers package,
+#                              gives the kernels other random inputs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
@@ -99,6 +100,9 @@ if $long; then
   part "damaged checkpoints" env FLASHEVA_TRIALS=10000 build/release/tests/io/test_io_models \
     --gtest_filter='Checkpoints.*'
   part "tokenizer" .venv/bin/python tests/python/tokenizer_parity.py --long
+  seed=$RANDOM
+  part "kernels, inputs of FLASHEVA_TEST_SEED=$seed" env FLASHEVA_TEST_SEED=$seed \
+    build/release/tests/kernels/test_kernels --gtest_brief=1
   part "build with sanitizers" scripts/build.sh asan -DFLASHEVA_PROGRAM=ON
   part "tests with sanitizers" run_tests asan
 fi
