@@ -1,5 +1,7 @@
 #include "kernels/buffer.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -24,12 +26,18 @@ void MemoryPlan::add(Tensor& tensor, const std::string& category, DType dtype, S
 }
 
 DeviceMemory allocate_host_memory(std::size_t bytes) {
-  constexpr std::size_t alignment = MemoryPlan::alignment_bytes;
+  // Pages of 2 MiB where memory is that large: matrices and caches that do not fit a processor's table of
+  // 4 KiB pages wait for addresses otherwise. Linux gives them where it may ("madvise" or "always" in
+  // /sys/kernel/mm/transparent_hugepage/enabled), and small ones elsewhere.
+  constexpr std::size_t huge_page = 2u << 20;
+  const std::size_t alignment = bytes < huge_page ? MemoryPlan::alignment_bytes : huge_page;
   const std::size_t padded = std::max<std::size_t>(1, (bytes + alignment - 1) / alignment) * alignment;
   DeviceMemory memory(static_cast<std::byte*>(std::aligned_alloc(alignment, padded)),
                       [](std::byte* taken) { std::free(taken); });
   if (memory == nullptr)
     throw OutOfMemory("memory: " + std::to_string(bytes >> 20) + " MiB asked for, not there");
+  if (alignment == huge_page)
+    madvise(memory.get(), padded, MADV_HUGEPAGE);  // advice: nothing fails without it
   return memory;
 }
 

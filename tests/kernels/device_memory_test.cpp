@@ -2,6 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -41,6 +45,31 @@ TEST(DeviceMemory, SaysWhatAPlanAskedForOfTheHost) {
   const auto ops = make_device_ops();
   EXPECT_THAT(what_is_said([&] { ops->allocate_on_host(pebibyte); }),
               AllOf(HasSubstr("memory: "), HasSubstr("asked for"), HasSubstr("not there")));
+}
+
+// What Linux keeps of the mapping in which `address` lies ("VmFlags" of /proc/self/smaps).
+std::string flags_of_mapping(const void* address) {
+  std::ifstream maps("/proc/self/smaps");
+  const auto place = reinterpret_cast<std::uintptr_t>(address);
+  bool found = false;
+  for (std::string line; std::getline(maps, line);) {
+    std::uintptr_t begin = 0, end = 0;
+    char dash = 0;
+    if (std::istringstream(line) >> std::hex >> begin >> dash >> end && dash == '-')
+      found = begin <= place && place < end;
+    else if (found && line.starts_with("VmFlags:"))
+      return line + " ";
+  }
+  return "";
+}
+
+TEST(DeviceMemory, OfTheHostAsksForLargePages) {
+  if (!std::filesystem::exists("/sys/kernel/mm/transparent_hugepage")) return;  // this Linux has none
+  constexpr std::size_t huge_page = 2u << 20;
+  const DeviceMemory large = allocate_host_memory(3 * huge_page + 1);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(large.get()) % huge_page, 0u);
+  EXPECT_THAT(flags_of_mapping(large.get()), HasSubstr(" hg "));
+  EXPECT_THAT(flags_of_mapping(large.get() + 3 * huge_page), HasSubstr(" hg "));
 }
 
 // Takes pieces, each half of what was refused before, until none of `smallest` bytes is left.
