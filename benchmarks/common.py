@@ -14,8 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "benchmarks" / "configs"
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
-# Our memory asks for pages of 2 MiB (kernels/buffer.cpp); PyTorch's does when told to.
-os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
 
 
 # The first step's loss, in nats a token, may differ by so much between our program and PyTorch, which begin with the same
