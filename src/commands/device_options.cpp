@@ -60,6 +60,10 @@ std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured,
   return make_ops(configured, communicator.threads(), communicator.local_rank());
 }
 
+bool DeviceOptions::lacks_gpu(const std::string& configured) const {
+  return device.value_or(configured) == "cuda" && usable_gpus().empty();
+}
+
 std::unique_ptr<DeviceSums> make_device_sums(Communicator& communicator, [[maybe_unused]] Ops& ops) {
   const bool on_gpu = ops.device() == Device::cuda;
   if (communicator.size() == 1 || !on_any_rank(communicator, on_gpu)) return nullptr;

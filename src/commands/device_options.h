@@ -21,7 +21,9 @@ struct DeviceOptions {
   // do not have.
   // `configured`: what run.device says; the flag, where given, comes first.
   std::unique_ptr<Ops> make_ops(const std::string& configured = "auto") const;
-  // The same for one of several ranks: its share of the cores, where --threads is not given, or the GPU of
+  // Whether a GPU is asked for that this build and machine do not have.
+  bool lacks_gpu(const std::string& configured) const;
+  // make_ops for one of several ranks: its share of the cores, where --threads is not given, or the GPU of
   // its number on its machine.
   std::unique_ptr<Ops> make_ops(const std::string& configured, const Communicator& communicator) const;
 

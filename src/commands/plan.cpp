@@ -34,12 +34,12 @@ struct Options {
 // Of every setting of batch.recompute, one plan a phase.
 using Plans = std::map<Recompute, std::vector<Trainer::PhasePlan>>;
 
-Plans plans_of(const Config& config, const ModelConfig& model, const Ops& ops, int ranks) {
+Plans plans_of(const Config& config, const ModelConfig& model, const PlannedDevice& device, int ranks) {
   Plans plans;
   for (const Recompute setting : {Recompute::none, Recompute::attention, Recompute::block}) {
     Config with_setting = config;
     with_setting.batch.recompute = setting;
-    plans[setting] = Trainer::largest_plans(with_setting, model, ops, ranks);
+    plans[setting] = Trainer::largest_plans(with_setting, model, device, ranks);
   }
   return plans;
 }
@@ -82,8 +82,15 @@ double seconds_of(const Config& config, const ModelConfig& model, const Paramete
   return flops * static_cast<double>(steps) / (assumed_share_of_peak * peak);
 }
 
+// What the time of a phase is reckoned from: what products reach on `ops` in its precision.
+double peak_of_products(Ops& ops, Precision precision) {
+  const std::int64_t side = ops.device() == Device::cuda ? 4096 : 512;
+  return measure_gemm_peak(ops, compute_type(precision), {{side, side, side}}, 0.1);
+}
+
+// `ops` is null where the device that the run is for is not at hand.
 void print_phase(const Config& config, const ModelConfig& model, std::size_t number, const Plans& plans,
-                 Device device, int ranks, double peak) {
+                 Ops* ops, int ranks) {
   const PhaseConfig& phase = config.phases[number];
   ParameterTable parameters(model);
   parameters.select(phase.train);
@@ -92,35 +99,37 @@ void print_phase(const Config& config, const ModelConfig& model, std::size_t num
   print_memory(plans, config.batch.recompute, number);
   const std::int64_t tokens = phase.steps * config.batch.sequences * config.data.sequence_length;
   const double flops = step_flops(model, parameters, config.batch.sequences, config.data.sequence_length);
-  fmt::print(
-      "  {} tokens, {:.3g} model FLOPs a step, about {:.0f} s at {:.0f} % of the {:.0f} GFLOP/s that "
-      "products "
-      "reach {}\n",
-      tokens, flops, seconds_of(config, model, parameters, phase.steps, ranks, peak),
-      100 * assumed_share_of_peak, peak / 1e9, reached_where(device, ranks));
+  fmt::print("  {} tokens, {:.3g} model FLOPs a step", tokens, flops);
+  if (ops == nullptr) {
+    fmt::print("; for the time, run this where there is a GPU\n");
+    return;
+  }
+  const double peak = peak_of_products(*ops, phase.precision);
+  fmt::print(", about {:.0f} s at {:.0f} % of the {:.0f} GFLOP/s that products reach {}\n",
+             seconds_of(config, model, parameters, phase.steps, ranks, peak), 100 * assumed_share_of_peak,
+             peak / 1e9, reached_where(ops->device(), ranks));
 }
 
 void run(const Options& options) {
   const Config config = load_config(options.config, options.overrides);
   const ModelConfig model = resolve_model(config);
-  const auto ops = options.device.make_ops(to_string(config.run.device));
+  const std::string configured = to_string(config.run.device);
+  const auto ops = options.device.lacks_gpu(configured) ? nullptr : options.device.make_ops(configured);
+  const PlannedDevice device = ops ? PlannedDevice(*ops) : PlannedDevice(Device::cuda);
   if (config.batch.sequences < options.ranks)
     fail(ExitCode::usage, "--ranks {}: batch.sequences is {}; each rank needs a sequence", options.ranks,
          config.batch.sequences);
-  const Plans plans = plans_of(config, model, *ops, options.ranks);
+  const Plans plans = plans_of(config, model, device, options.ranks);
   fmt::print("{}: {} parameters, {} layers, hidden {}, {} heads\n", config.run.name,
              ParameterTable(model).count(), model.num_hidden_layers, model.hidden_size,
              model.num_attention_heads);
-  const bool on_gpu = ops->device() == Device::cuda;
   std::size_t largest = 0;
   for (std::size_t i = 0; i < config.phases.size(); ++i) {
-    const DType compute = compute_type(config.phases[i].precision);
-    const std::int64_t side = on_gpu ? 4096 : 512;
-    const double peak = measure_gemm_peak(*ops, compute, {{side, side, side}}, 0.1);
-    print_phase(config, model, i, plans, ops->device(), options.ranks, peak);
+    print_phase(config, model, i, plans, ops.get(), options.ranks);
     largest = std::max(largest, plans.at(config.batch.recompute)[i].memory.bytes());
   }
-  fmt::print("\n{}memory taken before step 0, per rank: {}\n", on_gpu ? "GPU " : "", format_bytes(largest));
+  fmt::print("\n{}memory taken before step 0, per rank: {}\n", device.kind == Device::cuda ? "GPU " : "",
+             format_bytes(largest));
 }
 
 }  // namespace

@@ -43,5 +43,16 @@ TEST(Plan, RanksShareTheTimeOfAStep) {
   EXPECT_THAT(text, testing::HasSubstr("on each of 4 machines like this one, a rank on each"));
 }
 
+// The plan of a run on a GPU needs none (Program shows it none): a login node, or a notebook, tells whether a
+// card is large enough.
+TEST(Plan, OfAGpuThatIsNotHereTellsItsMemory) {
+  const Workspace space;
+  const std::string text =
+      expect_done({"plan", space.at("scratch.yaml"), "run.device=cuda", "phases.0.precision=bf16"});
+  EXPECT_THAT(text, testing::ContainsRegex("scratch memory +3[0-9.]+ MiB"));  // 32 of it are cuBLASLt's
+  EXPECT_THAT(text, testing::HasSubstr("; for the time, run this where there is a GPU"));
+  EXPECT_THAT(text, testing::ContainsRegex("\nGPU memory taken before step 0, per rank: [0-9.]+ MiB\n"));
+}
+
 }  // namespace
 }  // namespace flasheva
