@@ -65,6 +65,11 @@ inline int atomicExch(int* address, int value) {
   *address = value;
   return before;
 }
+inline unsigned atomicMin(unsigned* address, unsigned value) {
+  const unsigned before = *address;
+  *address = min(before, value);
+  return before;
+}
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 

@@ -45,5 +45,15 @@ TEST_F(LaunchesTest, TheNormOfAllGradientsTakesFour) {
   EXPECT_EQ(launches_since(before), 4);
 }
 
+TEST_F(LaunchesTest, TheSearchForValuesThatAreNotFiniteTakesThree) {
+  const DeviceTensor first(*ops_, DType::i32, {1});
+  ops_->zero(gradients_);
+  std::vector<Tensor> parts;
+  for (std::int64_t i = 0; i < tensors; ++i) parts.push_back(part(gradients_, i));
+  const int before = simulator::launches;
+  ops_->first_not_finite(first, parts);
+  EXPECT_EQ(launches_since(before), 3);
+}
+
 }  // namespace
 }  // namespace flasheva

@@ -40,6 +40,17 @@ TEST_F(FirstNotFiniteTest, NamesTheFirstWhereverItsValueStands) {
       }
 }
 
+// More than one launch looks at; their types change on the way.
+TEST_F(FirstNotFiniteTest, NamesTheFirstOfMany) {
+  std::vector<TestTensor> tensors;
+  for (int i = 0; i < 500; ++i)
+    tensors.push_back(filled(i / 150 % 2 == 0 ? DType::bf16 : DType::f32, {3}, 1));
+  for (const std::int32_t place : {499, 498, 449, 301, 300, 299, 150, 149, 0}) {
+    tensors[static_cast<std::size_t>(place)].set(1, HUGE_VAL);
+    EXPECT_EQ(run(tensors), place);
+  }
+}
+
 TEST_F(FirstNotFiniteTest, TakesAllAsFiniteWhereTheLastIs) {
   std::vector<TestTensor> tensors = ones(DType::f32, 10);
   tensors[0].set(0, std::nan(""));
