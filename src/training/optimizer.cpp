@@ -34,6 +34,34 @@ void for_parameters_in(ParameterTable& parameters, Range range, const F& f) {
   }
 }
 
+// Casts of vectors, at once for those that go on in memory where the ones before them end, both out and in:
+// most parameters do, and a GPU starts a kernel for each cast.
+class JoinedCasts {
+ public:
+  explicit JoinedCasts(Ops& ops) : ops_(ops) {}
+
+  void add(const Tensor& out, const Tensor& in) {
+    if (out_ && end_of(out_) == out.data && end_of(in_) == in.data) {
+      out_.shape = in_.shape = {out_.size() + out.size()};
+    } else {
+      finish();
+      out_ = out;
+      in_ = in;
+    }
+  }
+  // What was added is cast.
+  void finish() {
+    if (out_) ops_.cast(out_, in_);
+    out_ = in_ = Tensor{};
+  }
+
+ private:
+  static void* end_of(const Tensor& tensor) { return static_cast<std::byte*>(tensor.data) + tensor.bytes(); }
+
+  Ops& ops_;
+  Tensor out_, in_;
+};
+
 }  // namespace
 
 Tensor Optimizer::Segment::gradient() const {
@@ -129,19 +157,24 @@ void Optimizer::update(Ops& ops, Communicator& communicator, const OptimizerConf
 
 // Every rank's updated weights to all others, bucket by bucket.
 void Optimizer::gather(Ops& ops, Communicator& communicator, Tensor scratch) {
+  JoinedCasts own_masters(ops), masters(ops), copies(ops);
   for (const Range& bucket : buckets_) {
     const Tensor weights = scratch.rows(0, bucket.size());
     const Range own = piece_of_rank(bucket, communicator.rank(), communicator.size());
     for_parameters_in(*parameters_, own, [&](Parameter& parameter, auto first, auto count, auto at) {
-      ops.cast(weights.rows(own.begin - bucket.begin + at, count), elements(parameter.master, first, count));
+      own_masters.add(weights.rows(own.begin - bucket.begin + at, count),
+                      elements(parameter.master, first, count));
     });
+    own_masters.finish();
     communicator.start_all_gather(weights);
     communicator.wait();
     for_parameters_in(*parameters_, bucket, [&](Parameter& parameter, auto first, auto count, auto at) {
-      ops.cast(elements(parameter.master, first, count), weights.rows(at, count));
+      masters.add(elements(parameter.master, first, count), weights.rows(at, count));
       if (parameter.weight.data != parameter.master.data)
-        ops.cast(elements(parameter.weight, first, count), weights.rows(at, count));
+        copies.add(elements(parameter.weight, first, count), weights.rows(at, count));
     });
+    masters.finish();
+    copies.finish();
   }
 }
 

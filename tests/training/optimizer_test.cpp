@@ -6,6 +6,7 @@
 #include <limits>
 #include <random>
 
+#include "kernels/timed_ops.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/test_model.h"
 
@@ -14,9 +15,10 @@ namespace {
 
 // An optimizer with its moments.
 struct PlannedOptimizer {
-  explicit PlannedOptimizer(TestModel& model) {
+  explicit PlannedOptimizer(TestModel& model, Sharding sharding = Sharding::none,
+                            std::vector<Range> buckets = {}) {
     MemoryPlan plan;
-    optimizer.plan(plan, model.parameters, Sharding::none, {}, 0, 1);
+    optimizer.plan(plan, model.parameters, sharding, std::move(buckets), 0, 1);
     memory = std::make_unique<Buffer>(plan.bytes(), *model.ops);
     memory->bind(plan);
   }
@@ -135,6 +137,25 @@ TEST_F(OptimizerTest, DividesByTheLossScale) {
   other.optimizer.update(*scaled.ops, *communicator, config, lr, 1, norms.global, loss_scale, {});
   for (const Parameter& parameter : model.parameters.all())
     EXPECT_EQ(relative_error(scaled.values_of(scaled.parameters.at(parameter.name).master),
+                             model.values_of(parameter.master)),
+              0)
+        << parameter.name;
+}
+
+// Each of two buckets leaves in one cast and comes back in another; the border between them cuts a parameter.
+TEST_F(OptimizerTest, ShardedCastsParametersThatStandSideBySideAtOnce) {
+  TestModel sharded(fixture("models/full"), DType::f32, DType::f32, {1, 8});
+  for (Parameter& parameter : sharded.parameters.all())
+    sharded.ops->copy(parameter.gradient, model.parameters.at(parameter.name).gradient);
+  const std::int64_t all = sharded.parameters.gradient_elements(), border = all / 2 - 7;
+  PlannedOptimizer other(sharded, Sharding::moments, {{border, all}, {0, border}});
+  TimedOps ops(*sharded.ops);
+  const DeviceTensor scratch(*sharded.ops, DType::f32, {all - border});
+  other.optimizer.update(ops, *communicator, config, lr, 1, norm_of(""), 1, scratch);
+  EXPECT_EQ(ops.totals().at("cast").calls, 4);
+  optimizer.update(*model.ops, *communicator, config, lr, 1, norm_of(""), 1, {});
+  for (const Parameter& parameter : model.parameters.all())
+    EXPECT_EQ(relative_error(sharded.values_of(sharded.parameters.at(parameter.name).master),
                              model.values_of(parameter.master)),
               0)
         << parameter.name;
