@@ -1,11 +1,15 @@
 //     forward   loss_n = log sum_v exp(z_nv) - z_n,target
 //     backward  dz_nv = (exp(z_nv - log sum exp z_n) - [v = target]) scale, over z in place
 // A block takes a row and reads it once for the maximum and the sum of exponentials together; the backward
-// pass reads it again, from the second-level cache, and writes the gradient.
+// pass reads it again, from the second-level cache, and writes the gradient. Both have few instructions an
+// element, as they are to wait for memory alone: which of equal logits is the first is asked once a vector.
 #include <limits>
+#include <numbers>
+#include <type_traits>
 
 #include "kernels/cross_entropy_contract.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/fast_math.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/token.cuh"
 #include "kernels/cuda/warp.cuh"
@@ -14,74 +18,93 @@ namespace flasheva {
 
 namespace {
 
+// e^x for x <= 0. In float32 with an error of 2^-24 |x| beside that of fast_exp2.
+template <class A>
+__device__ inline A fast_exp(A x) {
+  if constexpr (std::is_same_v<A, float>)
+    return fast_exp2(x * std::numbers::log2e_v<float>);
+  else
+    return exp(x);
+}
+
+// Of the logits that a thread has seen, first to last.
 template <class A>
 struct SoftmaxStatistics {
   A maximum = std::numeric_limits<A>::lowest();
-  A sum = 0;  // of exp(z - maximum)
+  A sum = 0;               // of exp(z - maximum)
+  std::int32_t place = 0;  // of the first vector that has the maximum
 
-  // Takes in `count` logits at once.
+  // Takes in `count` logits at once, from `first` on.
   template <int count>
-  __device__ void add(const A (&z)[count]) {
+  __device__ void add(const A (&z)[count], std::int32_t first) {
     A larger = maximum;
 #pragma unroll
-    for (int i = 0; i < count; ++i) larger = z[i] > larger ? z[i] : larger;
-    if (larger > maximum) sum *= exp(maximum - larger);
-    maximum = larger;
+    for (int i = 0; i < count; ++i) larger = max(larger, z[i]);  // as if NaN were not there
+    if (larger > maximum) {
+      sum *= fast_exp(maximum - larger);
+      maximum = larger;
+      place = first;
+    }
 #pragma unroll
-    for (int i = 0; i < count; ++i) sum += exp(z[i] - maximum);
+    for (int i = 0; i < count; ++i) sum += fast_exp(z[i] - maximum);
   }
 };
 
 // What both passes want to know of a row.
-template <class T>
+template <class A>
 struct Row {
-  using A = Accumulator<T>;
-  T* logits;
-  std::int32_t target;
-  A target_logit;
-  SoftmaxStatistics<A> statistics;
-  bool target_is_largest;
+  A target_logit, maximum, sum;
+  std::int32_t place;  // of the thread's first vector that has the maximum; the vocabulary's end without one
 
-  __device__ A loss() const { return statistics.maximum + log(statistics.sum) - target_logit; }
+  __device__ A loss() const { return maximum + log(sum) - target_logit; }
 };
 
 // Reads the row; all threads of the block take part.
-template <int threads, class T>
-__device__ inline Row<T> read_row(T* logits, std::int32_t vocabulary, std::int32_t target) {
-  using A = Accumulator<T>;
+template <int threads, class T, class A = Accumulator<T>>
+__device__ inline Row<A> read_row(const T* logits, std::int32_t vocabulary, std::int32_t target) {
   __shared__ A shared[threads / warp_size];
-  __shared__ int shared_flags[threads / warp_size];
   const A target_logit = widened(logits[target]);
   SoftmaxStatistics<A> own;
-  bool beaten = !(target_logit == target_logit);
   for_row<threads>(logits, vocabulary, [&](std::int32_t first, auto count) {
     const auto loaded = load_vector<count>(logits + first);
     A z[count];
 #pragma unroll
-    for (int i = 0; i < count; ++i) {
-      z[i] = widened(loaded.value[i]);
-      beaten |= z[i] > target_logit || (z[i] == target_logit && first + i < target);
-    }
-    own.add(z);
+    for (int i = 0; i < count; ++i) z[i] = widened(loaded.value[i]);
+    own.add(z, first);
   });
   const A maximum = block_max<threads>(own.maximum, shared);
-  const A sum = block_sum<threads>(own.sum * exp(own.maximum - maximum), shared);
-  const bool largest = block_max<threads>(static_cast<int>(beaten), shared_flags) == 0;
-  return {logits, target, target_logit, {maximum, sum}, largest};
+  const A sum = block_sum<threads>(own.sum * fast_exp(own.maximum - maximum), shared);
+  return {target_logit, maximum, sum, own.maximum == maximum ? own.place : vocabulary};
+}
+
+// Whether the target is the first of the largest logits; all threads of the block take part.
+template <int threads, class T, class A = Accumulator<T>>
+__device__ inline bool target_is_largest(const Row<A>& row, const T* logits, std::int32_t target) {
+  __shared__ std::int32_t shared[threads / warp_size];
+  std::int32_t place = -block_max<threads>(-row.place, shared);
+  if (!(row.target_logit == row.maximum)) return false;
+  while (place < target && widened(logits[place]) != row.target_logit) ++place;  // within one vector
+  return place == target;
 }
 
 template <int threads, class T>
 __global__ void __launch_bounds__(threads)
-    forward_kernel(Accumulator<T>* losses, std::uint8_t* correct, T* logits, const std::int32_t* targets,
-                   const std::uint8_t* mask, std::int32_t vocabulary, int* bad_token) {
+    forward_kernel(Accumulator<T>* losses, std::uint8_t* correct, const T* logits,
+                   const std::int32_t* targets, const std::uint8_t* mask, std::int32_t vocabulary,
+                   int* bad_token) {
   const std::int64_t n = blockIdx.x;
+  const T* logits_n = logits + n * vocabulary;
   const std::int32_t target = valid_token(targets[n], vocabulary, bad_token);
-  const bool counts = !mask || mask[n] != 0;
-  Row<T> row{};
-  if (counts) row = read_row<threads>(logits + n * vocabulary, vocabulary, target);
+  Accumulator<T> loss = 0;
+  bool is_largest = false;
+  if (!mask || mask[n] != 0) {
+    const auto row = read_row<threads>(logits_n, vocabulary, target);
+    loss = row.loss();
+    if (correct) is_largest = target_is_largest<threads>(row, logits_n, target);
+  }
   if (threadIdx.x > 0) return;
-  losses[n] = counts ? row.loss() : 0;
-  if (correct) correct[n] = counts && row.target_is_largest;
+  losses[n] = loss;
+  if (correct) correct[n] = is_largest;
 }
 
 template <int threads, class T>
@@ -93,22 +116,27 @@ __global__ void __launch_bounds__(threads)
   const std::int64_t n = blockIdx.x;
   T* logits_n = logits + n * vocabulary;
   const std::int32_t target = valid_token(targets[n], vocabulary, bad_token);
-  const bool counts = !mask || mask[n] != 0;
-  Row<T> row{};
-  if (counts) row = read_row<threads>(logits_n, vocabulary, target);
-  const A maximum = row.statistics.maximum, factor = scale / row.statistics.sum;
-  const A target_gradient = (exp(row.target_logit - maximum) / row.statistics.sum - 1) * scale;
+  if (mask && mask[n] == 0) {
+    for_row<threads>(logits_n, vocabulary, [&](std::int32_t first, auto count) {
+      store_vector(logits_n + first, Vector<T, count>{});
+    });
+    if (threadIdx.x == 0) losses[n] = 0;
+    return;
+  }
+  const Row<A> row = read_row<threads>(logits_n, vocabulary, target);
+  const A factor = scale / row.sum;
   for_row<threads>(logits_n, vocabulary, [&](std::int32_t first, auto count) {
     const auto z = load_vector<count>(logits_n + first);
     Vector<T, count> gradient;
 #pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const A of_logit = exp(widened(z.value[i]) - maximum) * factor;
-      gradient.value[i] = static_cast<T>(!counts ? A{0} : first + i == target ? target_gradient : of_logit);
-    }
+    for (int i = 0; i < count; ++i)
+      gradient.value[i] = static_cast<T>(fast_exp(widened(z.value[i]) - row.maximum) * factor);
     store_vector(logits_n + first, gradient);
   });
-  if (threadIdx.x == 0) losses[n] = counts ? row.loss() : 0;
+  __syncthreads();  // the target's gradient goes over what stands there
+  if (threadIdx.x > 0) return;
+  logits_n[target] = static_cast<T>((fast_exp(row.target_logit - row.maximum) / row.sum - 1) * scale);
+  losses[n] = row.loss();
 }
 
 }  // namespace

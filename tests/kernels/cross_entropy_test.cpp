@@ -97,6 +97,21 @@ TEST_F(CrossEntropyTest, LargeLogitsDoNotOverflow) {
   }
 }
 
+// Two equal maxima, in one vector of the row or in two; rows begin at any address.
+TEST_F(CrossEntropyTest, TheFirstOfEqualLogitsIsTheMostLikely) {
+  constexpr std::int64_t rows = 9, vocabulary = 1101;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const std::int64_t other : {0, 40, 41, 42, 43, 44, 45, 46, 47, 48, 600, 1100}) {
+      TestTensor logits = filled(dtype, {rows, vocabulary}, 1), targets = filled(DType::i32, {rows}, 44);
+      TestTensor losses(DType::f32, {rows}), correct(DType::u8, {rows});
+      for (std::int64_t n = 0; n < rows; ++n)
+        for (const std::int64_t place : {other, std::int64_t{44}}) logits.set(n * vocabulary + place, 3);
+      ops_->cross_entropy_forward(losses, correct, logits, targets, {});
+      for (std::int64_t n = 0; n < rows; ++n)
+        EXPECT_EQ(correct.get(n), other >= 44) << name_of(dtype) << ", row " << n << ", " << other;
+    }
+}
+
 TEST_F(CrossEntropyTest, NanShowsInTheLoss) {
   for (const std::int64_t place : {0, 3, 36}) {
     TestTensor logits = filled(DType::f32, {1, 37}, 1);
