@@ -48,24 +48,37 @@ __device__ inline void load_keys(T* keys, T* values, const Operands<T>& in, cons
   commit_copies();
 }
 
+// What a query of the block's tile sees of a source: it stands in the padding of the query's row.
+template <class Tile, class T>
+__device__ inline auto& seen_by(T* queries, int row, bool chunks) {
+  static_assert(2 * sizeof(Rows) == sizeof(T) * (Tile::row - Tile::D));
+  using Seen = std::conditional_t<std::is_const_v<T>, const Rows, Rows>;
+  return reinterpret_cast<Seen*>(queries + row * Tile::row + Tile::D)[chunks];
+}
+
+// All of the tile, each once: it takes divisions. Queries that are not there see nothing.
+template <class Tile, class T = typename Tile::T>
+__device__ inline void store_seen(T* queries, const Problem& problem, int first, int count) {
+  static_assert(row_warps * warp_size == 2 * own_rows);  // a thread a query and source
+  const int thread = static_cast<int>(threadIdx.x), row = thread % own_rows;
+  const bool chunks = thread >= own_rows;
+  seen_by<Tile>(queries, row, chunks) = row < count ? problem.seen(first + row, chunks) : Rows{0, 0};
+}
+
 // What the warp's rows see of one source. Rows g and g + 8 are the thread's own.
 struct WarpView {
   Rows own[2], any, every;  // every: keys that all 16 rows see
-
-  __device__ WarpView(const Problem& problem, int first, int count, bool chunks) {
-    const int g = static_cast<int>(threadIdx.x) % warp_size / 4;
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      own[half] = g + 8 * half < count ? problem.seen(first + g + 8 * half, chunks) : Rows{0, 0};
-    if (count <= 0) {
-      any = every = {0, 0};
-      return;
-    }
-    const Rows top = problem.seen(first, chunks), bottom = problem.seen(first + count - 1, chunks);
-    any = {top.first, bottom.end};
-    every = count == warp_rows ? Rows{bottom.first, top.end} : Rows{0, 0};
-  }
 };
+
+template <class Tile, class T = typename Tile::T>
+__device__ inline WarpView view_of_warp(const T* queries, int warp_row, int count, bool chunks) {
+  const int g = static_cast<int>(threadIdx.x) % warp_size / 4;
+  const auto seen = [=](int row) { return seen_by<Tile>(queries, warp_row + row, chunks); };
+  const Rows top = seen(0), bottom = seen(max(count - 1, 0));
+  return {{seen(g), seen(g + 8)},
+          {top.first, bottom.end},
+          count == warp_rows ? Rows{bottom.first, top.end} : Rows{0, 0}};
+}
 
 // logits = logits * scale + bias, -inf where a key is not seen.
 template <int n>
@@ -146,11 +159,11 @@ __global__ void __launch_bounds__(row_warps* warp_size)
   T *keys = queries + own_rows * Tile::row, *values = keys + 2 * tile_keys * Tile::row;
   const std::int64_t row = static_cast<std::int64_t>(head) * problem.queries + first;
   load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
+  store_seen<Tile>(queries, problem, first, count);
   const KeyTiles<tile_keys> tiles(problem, first, first + count - 1);
   load_keys<Tile, threads>(keys, values, in, problem, head, tiles, 0);
 
   float sums[m][4] = {}, largest[2] = {-1e30f, -1e30f}, total[2] = {};
-  WarpView view(problem, first + warp_row, warp_count, false);
   for (int tile = 0; tile < tiles.all; ++tile) {
     if (tile + 1 < tiles.all) {
       const int next = (tile + 1) % 2 * tile_keys * Tile::row;
@@ -160,8 +173,8 @@ __global__ void __launch_bounds__(row_warps* warp_size)
       wait_for_copies<0>();
     }
     __syncthreads();
-    if (tile == tiles.token_tiles) view = WarpView(problem, first + warp_row, warp_count, true);
     const Rows rows = tiles.rows(tile);
+    const WarpView view = view_of_warp<Tile>(queries, warp_row, warp_count, tiles.of_chunks(tile));
     if (rows.first < view.any.end && rows.end > view.any.first) {
       const int buffer = tile % 2 * tile_keys * Tile::row;
       float logits[n][4] = {};
@@ -221,6 +234,7 @@ __global__ void __launch_bounds__(row_warps* warp_size, Tile::D <= 64 ? 3 : 2)
   load_tile<Tile, own_rows, threads>(queries, in.q + row * d, count, d, d);
   load_tile<Tile, own_rows, threads>(douts, gradients.dout + merged_row(problem, head, first), count,
                                      static_cast<std::int64_t>(problem.heads) * d, d);
+  store_seen<Tile>(queries, problem, first, count);
   const KeyTiles<tile_keys> tiles(problem, first, first + count - 1);
   load_keys<Tile, threads>(keys, values, in, problem, head, tiles, 0);
 
@@ -231,7 +245,6 @@ __global__ void __launch_bounds__(row_warps* warp_size, Tile::D <= 64 ? 3 : 2)
       log_sum[half] = gradients.log_sum_exp[row + warp_row + g + 8 * half] * log2_e<float>;
       row_dot[half] = gradients.row_dots[row + warp_row + g + 8 * half];
     }
-  WarpView view(problem, first + warp_row, warp_count, false);
   for (int tile = 0; tile < tiles.all; ++tile) {
     if (tile + 1 < tiles.all) {
       const int next = (tile + 1) % 2 * tile_keys * Tile::row;
@@ -241,8 +254,8 @@ __global__ void __launch_bounds__(row_warps* warp_size, Tile::D <= 64 ? 3 : 2)
       wait_for_copies<0>();
     }
     __syncthreads();
-    if (tile == tiles.token_tiles) view = WarpView(problem, first + warp_row, warp_count, true);
     const Rows rows = tiles.rows(tile);
+    const WarpView view = view_of_warp<Tile>(queries, warp_row, warp_count, tiles.of_chunks(tile));
     if (rows.first < view.any.end && rows.end > view.any.first) {
       const int buffer = tile % 2 * tile_keys * Tile::row;
       float logits[n][4] = {}, ds[n][4] = {};
