@@ -101,6 +101,12 @@ struct AdamWConfig {
   double gradient_scale = 1;  // gradients are multiplied by it first (clipping)
 };
 
+// What operations work in beside their tensors, uint8; absent: nothing.
+struct ScratchMemory {
+  Tensor shared;      // (bytes)
+  Tensor of_threads;  // (threads, bytes), on the CPU: a row of its own for each thread
+};
+
 // A recording of operations (Ops::replay). It must not outlive the Ops that made it.
 class OperationGraph {
  public:
@@ -137,10 +143,9 @@ class Ops {
     body();
   }
 
-  // Memory that operations need while they run: on a GPU they take it from `memory` (uint8) from now on and
-  // more only where that is too little; where it is absent, as at first, they take their own. It must stay
-  // until other memory is lent, or none. A CPU's operations always take their own.
-  virtual void lend_scratch(Tensor /*memory*/) {}
+  // Memory that operations need while they run: they take it from `memory` from now on, and their own only
+  // where that is too little, or absent, as at first. It must stay until other memory is lent, or none.
+  virtual void lend_scratch(const ScratchMemory& memory) = 0;
   // Of a GPU: how finely operations cut their work, and so what they need to add it up again.
   virtual int multiprocessors() const { return 0; }
 

@@ -36,7 +36,7 @@ class TimedOps : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override { return ops_.allocate_on_host(bytes); }
   void start_copy(Tensor out, Tensor in) override;
   void synchronize() override { ops_.synchronize(); }
-  void lend_scratch(Tensor memory) override { ops_.lend_scratch(memory); }
+  void lend_scratch(const ScratchMemory& memory) override { ops_.lend_scratch(memory); }
   int multiprocessors() const override { return ops_.multiprocessors(); }
   void allow_tf32(bool allowed) override { ops_.allow_tf32(allowed); }
   void zero(Tensor out) override;

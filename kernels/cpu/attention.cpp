@@ -20,9 +20,9 @@
 #include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/bf16_pairs.h"
-#include "kernels/cpu/carver.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/scratch_sizes.h"
 #include "kernels/cpu/simd.h"
 
 namespace flasheva {
@@ -99,7 +99,7 @@ void forward_block(T* out, R* log_sum_exp, const T* q, const ForwardScratch<E>& 
 
 template <class T, class E, class R = SumOf<E>>
 void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
-             Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config) {
+             Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config, CpuScratch& memory) {
   const std::int64_t heads = sizes.B * sizes.H, blocks = (sizes.T + query_block - 1) / query_block;
   // From one head to the next; of keys and chunks there may be more than the queries see.
   const std::int64_t query_stride = sizes.T * sizes.d, key_stride = k.dim(2) * sizes.d;
@@ -107,10 +107,11 @@ void forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tenso
   // Heads are cut, each block of queries to one part, where whole heads would leave threads without work.
   const std::int64_t threads = omp_get_max_threads();
   const std::int64_t parts = std::min(blocks, threads / std::gcd(threads, heads));
+  const ThreadMemory of_threads = memory.of_threads<ForwardScratch<E>>(sizes, q.dtype);
 #pragma omp parallel for schedule(dynamic) if (q.size() >= worth_sharing)
   for (std::int64_t task = 0; task < heads * parts; ++task) {
     const std::int64_t head = task / parts, b = head / sizes.H, h = head % sizes.H;
-    const auto scratch = carve_thread_memory<ForwardScratch<E>>(sizes);
+    const auto scratch = of_threads.carve<ForwardScratch<E>>(sizes, q.dtype);
     const std::int64_t d = sizes.d, behind = sizes.S * row_stride<E>(d);
     const Source<E> tokens{along(scratch.keys, k.as<T>() + head * key_stride, sizes.S, d),
                            down(scratch.values, v.as<T>() + head * key_stride, sizes.S, d)};
@@ -231,8 +232,8 @@ R backward_block(const BackwardHead<T, R>& head, const BackwardScratch<E>& scrat
 
 // All gradients of one head but that of its chunk bias, which is returned.
 template <class T, class E, class R = SumOf<E>>
-R backward_head(const BackwardHead<T, R>& head, R bias, const Sizes& sizes, const AttentionConfig& config) {
-  const auto scratch = carve_thread_memory<BackwardScratch<E>>(sizes);
+R backward_head(const BackwardHead<T, R>& head, const BackwardScratch<E>& scratch, R bias, const Sizes& sizes,
+                const AttentionConfig& config) {
   const std::int64_t length = sizes.T, C = sizes.C, d = sizes.d;
   const auto source = [&](std::int64_t at, T* dkeys, T* dvalues, const T* keys, const T* values,
                           std::int64_t count) {
@@ -261,8 +262,9 @@ R backward_head(const BackwardHead<T, R>& head, R bias, const Sizes& sizes, cons
 template <class T, class E, class R = SumOf<E>>
 void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tensor dchunk_bias, Tensor dout,
               Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta,
-              Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config, GrowingBuffer& scratch) {
-  R* const dbias = scratch.take<R>(sizes.B * sizes.H);  // of each sequence and head
+              Tensor chunk_bias, const Sizes& sizes, const AttentionConfig& config, CpuScratch& memory) {
+  R* const dbias = memory.shared<ChunkBiasGradients<R>>(sizes).of_heads;
+  const ThreadMemory of_threads = memory.of_threads<BackwardScratch<E>>(sizes, q.dtype);
 #pragma omp parallel for schedule(dynamic) if (q.size() >= worth_sharing)
   for (std::int64_t i = 0; i < sizes.B * sizes.H; ++i) {
     const std::int64_t b = i / sizes.H, h = i % sizes.H;
@@ -275,7 +277,8 @@ void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, Tensor dbeta, Tens
                                   q.as<T>() + tokens,     k.as<T>() + tokens,
                                   v.as<T>() + tokens,     kappa.as<T>() + chunks,
                                   beta.as<T>() + chunks};
-    dbias[i] = backward_head<T, E>(head, chunk_bias_of<T>(h, chunk_bias, config), sizes, config);
+    dbias[i] = backward_head<T, E>(head, of_threads.carve<BackwardScratch<E>>(sizes, q.dtype),
+                                   chunk_bias_of<T>(h, chunk_bias, config), sizes, config);
   }
   if (dchunk_bias)
     for (std::int64_t i = 0; i < sizes.B * sizes.H; ++i) dchunk_bias.as<R>()[i % sizes.H] += dbias[i];
@@ -297,12 +300,29 @@ void dispatch_products(DType dtype, Bf16Products products, const F& f) {
 
 }  // namespace
 
+ScratchBytes attention_forward_scratch(DType dtype, const AttentionSizes& sizes) {
+  ScratchBytes bytes;
+  dispatch_products(dtype, best_bf16_products(), [&]<class T, class E>(T, E) {
+    bytes.of_a_thread = bytes_of_layout<ForwardScratch<E>>(sizes, dtype);
+  });
+  return bytes;
+}
+
+ScratchBytes attention_backward_scratch(DType dtype, const AttentionSizes& sizes) {
+  ScratchBytes bytes;
+  dispatch_products(dtype, best_bf16_products(), [&]<class T, class E>(T, E) {
+    bytes = {bytes_of_layout<ChunkBiasGradients<SumOf<E>>>(sizes),
+             bytes_of_layout<BackwardScratch<E>>(sizes, dtype)};
+  });
+  return bytes;
+}
+
 void CpuOps::attention_forward(Tensor out, Tensor log_sum_exp, Tensor q, Tensor k, Tensor v, Tensor kappa,
                                Tensor beta, Tensor chunk_bias, const AttentionConfig& config) {
   const Sizes sizes =
       check_attention(Device::cpu, out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
   dispatch_products(q.dtype, bf16_products_, [&]<class T, class E>(T, E) {
-    forward<T, E>(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, sizes, config);
+    forward<T, E>(out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, sizes, config, scratch_);
   });
 }
 
@@ -314,7 +334,7 @@ void CpuOps::attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dkappa, 
                                                log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
   dispatch_products(q.dtype, bf16_products_, [&]<class T, class E>(T, E) {
     backward<T, E>(dq, dk, dv, dkappa, dbeta, dchunk_bias, dout, out, log_sum_exp, q, k, v, kappa, beta,
-                   chunk_bias, sizes, config, partials_);
+                   chunk_bias, sizes, config, scratch_);
   });
 }
 

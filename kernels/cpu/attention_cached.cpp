@@ -12,10 +12,10 @@
 #include "kernels/cache_contract.h"
 #include "kernels/check.h"
 #include "kernels/cpu/attention_bias.h"
-#include "kernels/cpu/carver.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/padded_rows.h"
+#include "kernels/cpu/scratch_sizes.h"
 #include "kernels/cpu/simd.h"
 
 namespace flasheva {
@@ -124,10 +124,9 @@ void attend(OneQuery<R>& one, const T* keys, const T* values, std::int64_t count
 
 // out (d) of head h of one sequence, whose newest token is n.
 template <class T, class R = Accumulator<T>>
-void attend_cache(T* out, const T* q, const LayerCache& cache, std::int64_t head, std::int64_t n, R bias,
-                  const Visibility& visibility) {
+void attend_cache(T* out, OneQuery<R> one, const T* q, const LayerCache& cache, std::int64_t head,
+                  std::int64_t n, R bias, const Visibility& visibility) {
   const std::int64_t rows = cache.keys.dim(2), d = cache.keys.dim(3);
-  auto one = carve_thread_memory<OneQuery<R>>(d);
   widen_rows(one.query, q, d, 1, d, cpu_attention::log2_e<R> / std::sqrt(static_cast<R>(d)));
   std::fill(one.out, one.out + padded_width<R>(d), R(0));
 
@@ -145,6 +144,13 @@ void attend_cache(T* out, const T* q, const LayerCache& cache, std::int64_t head
 }
 
 }  // namespace
+
+ScratchBytes attention_cached_scratch(DType dtype, std::int64_t head_dim) {
+  ScratchBytes bytes;
+  dispatch(dtype,
+           [&]<class T>(T) { bytes.of_a_thread = bytes_of_layout<OneQuery<Accumulator<T>>>(head_dim); });
+  return bytes;
+}
 
 void CpuOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Tensor chunk_bias,
                               const AttentionConfig& config, const CachePlaces& places) {
@@ -166,12 +172,15 @@ void CpuOps::attention_cached(Tensor out, Tensor q, const LayerCache& cache, Ten
     elements += (seen + chunks) * H * d;
   }
   dispatch(dtype, [&]<class T>(T) {
+    using R = Accumulator<T>;
     constexpr std::int64_t worth_sharing = 16384;
+    const ThreadMemory of_threads = scratch_.of_threads<OneQuery<R>>(d);
 #pragma omp parallel for schedule(dynamic) if (elements >= worth_sharing)
     for (std::int64_t i = 0; i < N * H; ++i) {
       const std::int64_t token = i / H, h = i % H;
-      attend_cache<T>(out.as<T>() + i * d, q.as<T>() + i * d, cache, sequences[token] * H + h,
-                      positions[token], cpu_attention::chunk_bias_of<T>(h, chunk_bias, config), visibility);
+      attend_cache<T>(out.as<T>() + i * d, of_threads.carve<OneQuery<R>>(d), q.as<T>() + i * d, cache,
+                      sequences[token] * H + h, positions[token],
+                      cpu_attention::chunk_bias_of<T>(h, chunk_bias, config), visibility);
     }
   });
 }

@@ -36,19 +36,31 @@ std::int64_t along_row(std::int64_t d) {
   return row_stride<E>(d);
 }
 
+// Whether rows (count, d) of a type that follow each other are padded rows of R as they lie.
+template <class R>
+bool lie_padded(DType type, std::int64_t d) {
+  return type == DTypeOf<R>::value && row_stride<R>(d) == d;
+}
+// Whether they lie as along() gives them.
+template <class E>
+bool lie_along(DType type, std::int64_t d) {
+  if constexpr (in_pairs<E>)
+    return d % 2 == 0;
+  else
+    return lie_padded<E>(type, d);
+}
+
 // Rows (count, d) that follow each other: where they lie, else a copy in `memory`.
 template <class E, class T>
 const E* along(E* memory, const T* rows, std::int64_t count, std::int64_t d) {
+  if (lie_along<E>(DTypeOf<T>::value, d)) return reinterpret_cast<const E*>(rows);
   if constexpr (in_pairs<E>) {
-    if (d % 2 == 0) return reinterpret_cast<const E*>(rows);
     for (std::int64_t m = 0; m < count; ++m) {
       E* row = memory + m * along_row<E>(d);
       row[d / 2] = E{};
       std::memcpy(static_cast<void*>(row), rows + m * d, static_cast<std::size_t>(d) * sizeof(T));
     }
   } else {
-    if constexpr (std::is_same_v<T, E>)
-      if (row_stride<E>(d) == d) return rows;
     widen_rows(memory, rows, d, count, d);
   }
   return memory;
@@ -136,7 +148,7 @@ template <class R, class T>
 R* begin_gradient(R* memory, T* rows, std::int64_t count, std::int64_t d) {
   R* sums = memory;
   if constexpr (std::is_same_v<T, R>)
-    if (row_stride<R>(d) == d) sums = rows;
+    if (lie_padded<R>(DTypeOf<T>::value, d)) sums = rows;
   std::fill(sums, sums + count * row_stride<R>(d), R(0));
   return sums;
 }

@@ -1,11 +1,12 @@
 // What attention works on besides its tensors, in memory of each thread: the operands of a head and of a
-// block of queries, and the weights and dlogits on their way from one product to the next.
+// block of queries, and the weights and dlogits on their way from one product to the next. `stored` is the
+// type of the tensors.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cpu/attention_operands.h"
-#include "kernels/cpu/carver.h"
+#include "kernels/cpu/scratch.h"
 
 namespace flasheva::cpu_attention {
 
@@ -13,16 +14,18 @@ namespace flasheva::cpu_attention {
 
 template <class E, class R = SumOf<E>>
 struct ForwardScratch {
-  E *keys, *values;        // (S + C, d) of one head, where they are copied
+  E *keys, *values;        // (S + C, d) of one head, which are copied where they do not lie as wanted
   E *queries, *queries_t;  // (query_block, d) and its transposed panels
   R* out;                  // (query_block, d), not yet divided by `sum`
   R *max, *sum;            // (query_block): of the logits and of exp2(logit - max), so far
   R* logits;               // (key_block, panel); then weights
   E* weights;              // the same, down, where E is not R
 
-  ForwardScratch(Carver& carver, const Sizes& sizes) {
+  ForwardScratch(Carver& carver, const Sizes& sizes, DType stored) {
     const std::int64_t row = row_stride<E>(sizes.d);
-    for (E** p : {&keys, &values}) *p = carver.take<E>(sizes.keys() * row);
+    const bool lie = lie_along<E>(stored, sizes.d);
+    keys = carver.take<E>(lie ? 0 : sizes.keys() * row);
+    values = carver.take<E>(lie && !in_pairs<E> ? 0 : sizes.keys() * row);
     for (E** p : {&queries, &queries_t}) *p = carver.take<E>(query_block * row);
     out = carver.take<R>(query_block * row);
     for (R** p : {&max, &sum}) *p = carver.take<R>(query_block);
@@ -46,7 +49,7 @@ const E* weights_down(const ForwardScratch<E>& scratch, const R* weights, std::i
 
 template <class E, class R = SumOf<E>>
 struct BackwardScratch {
-  E *keys, *values, *keys_down;  // (S + C, d) of one head, where they are copied
+  E *keys, *values, *keys_down;  // (S + C, d) of one head, which are copied where they do not lie as wanted
   R *dkeys, *dvalues;            // the same
   E *queries, *queries_t;        // (query_block, d), down, and its transposed panels
   E *dout, *dout_t;
@@ -56,10 +59,11 @@ struct BackwardScratch {
   R *panel_weights, *panel_dlogits;  // the same of one panel of queries (key_block, panel), where E is not R
   E* dlogits_down;
 
-  BackwardScratch(Carver& carver, const Sizes& sizes) {
-    const std::int64_t row = row_stride<E>(sizes.d);
-    for (E** p : {&keys, &values, &keys_down}) *p = carver.take<E>(sizes.keys() * row);
-    for (R** p : {&dkeys, &dvalues}) *p = carver.take<R>(sizes.keys() * row);
+  BackwardScratch(Carver& carver, const Sizes& sizes, DType stored) {
+    const std::int64_t row = row_stride<E>(sizes.d), copied = sizes.keys() * row;
+    for (E** p : {&keys, &values}) *p = carver.take<E>(lie_along<E>(stored, sizes.d) ? 0 : copied);
+    keys_down = carver.take<E>(in_pairs<E> ? copied : 0);
+    for (R** p : {&dkeys, &dvalues}) *p = carver.take<R>(lie_padded<R>(stored, sizes.d) ? 0 : copied);
     for (E** p : {&queries, &queries_t, &dout, &dout_t}) *p = carver.take<E>(query_block * row);
     dqueries = carver.take<R>(query_block * row);
     for (R** p : {&log_sum_exp, &dout_dot_out}) *p = carver.take<R>(query_block);
@@ -70,6 +74,14 @@ struct BackwardScratch {
   }
 
   static constexpr std::int64_t weights_row = query_block / steps<E>;
+};
+
+// Of each sequence and head: the gradient of its chunk bias (B H).
+template <class R>
+struct ChunkBiasGradients {
+  R* of_heads;
+
+  ChunkBiasGradients(Carver& carver, const Sizes& sizes) : of_heads(carver.take<R>(sizes.B * sizes.H)) {}
 };
 
 // P^T and dS^T of a panel of queries at p against keys that they see, begun in R and left as E.

@@ -9,8 +9,8 @@
 #include <cstdint>
 
 #include "kernels/cpu/attention_tile.h"
-#include "kernels/cpu/carver.h"
 #include "kernels/cpu/padded_rows.h"
+#include "kernels/cpu/scratch.h"
 
 namespace flasheva {
 

@@ -9,12 +9,12 @@
 
 #include "kernels/cache_contract.h"
 #include "kernels/check.h"
-#include "kernels/cpu/carver.h"
 #include "kernels/cpu/chunk_proposal.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/padded_rows.h"
 #include "kernels/cpu/rotary.h"
+#include "kernels/cpu/scratch_sizes.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/qkv_rotary_contract.h"
 
@@ -60,10 +60,8 @@ struct Angles {
 };
 
 template <class T, class R = Accumulator<T>>
-void forward_block(T* kappa, T* beta, const T* q, const T* k, const T* v,
+void forward_block(T* kappa, T* beta, const SummaryScratch<R>& scratch, const T* q, const T* k, const T* v,
                    const SummaryParameters<R>& parameters, const Problem& problem, const ChunkBlock& block) {
-  if (block.count == 0) return;
-  const auto scratch = carve_thread_memory<SummaryScratch<R>>(problem);
   const std::int64_t d = problem.d, P = problem.P, row = row_stride<R>(d);
   propose(scratch, q, k, parameters, problem, block);
   for (std::int64_t c = 0; c < block.count; ++c) {
@@ -82,13 +80,14 @@ void forward_block(T* kappa, T* beta, const T* q, const T* k, const T* v,
 // --- of a cache: the chunk that a new token finishes, in its rows of the cache ----------------------------
 
 template <class T, class R = Accumulator<T>>
-void finish_chunk(const LayerCache& cache, std::int64_t sequence, std::int64_t position, std::int64_t h,
-                  const SummaryParameters<R>& parameters, const Problem& problem) {
+void finish_chunk(const LayerCache& cache, const SummaryScratch<R>& scratch, std::int64_t sequence,
+                  std::int64_t position, std::int64_t h, const SummaryParameters<R>& parameters,
+                  const Problem& problem) {
   const auto [B, H, R_, C, P, d, config] = problem;
   const std::int64_t head = sequence * H + h, chunk = position / P, rows = cache.keys.dim(2);
   const std::int64_t at = (head * rows + chunk * P % rows) * d, summary = (head * C + chunk) * d;
   const ChunkBlock block{sequence, h, chunk, 1};
-  forward_block<T>(cache.kappa.as<T>() + summary, cache.beta.as<T>() + summary,
+  forward_block<T>(cache.kappa.as<T>() + summary, cache.beta.as<T>() + summary, scratch,
                    cache.queries.as<T>() + head * P * d, cache.keys.as<T>() + at, cache.values.as<T>() + at,
                    parameters, problem, block);
 }
@@ -201,10 +200,9 @@ struct BackwardRows {
 };
 
 template <class T, class R = Accumulator<T>>
-void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradients,
-                    const SummaryParameters<R>& parameters, const Problem& problem, const ChunkBlock& block) {
-  if (block.count == 0) return;
-  const auto scratch = carve_thread_memory<SummaryBackwardScratch<R>>(problem);
+void backward_block(const BackwardRows<T>& rows, const SummaryBackwardScratch<R>& scratch,
+                    const SummaryArrays<R>& gradients, const SummaryParameters<R>& parameters,
+                    const Problem& problem, const ChunkBlock& block) {
   const std::int64_t d = problem.d, P = problem.P, chunk_size = P * d;
   propose(scratch, rows.q, rows.k, parameters, problem, block);
   widen_rows(scratch.dkappa, rows.dkappa, d, block.count, d);
@@ -224,6 +222,24 @@ void backward_block(const BackwardRows<T>& rows, const SummaryArrays<R>& gradien
 
 }  // namespace
 
+ScratchBytes summary_forward_scratch(DType dtype, const Problem& problem) {
+  ScratchBytes bytes;
+  dispatch(dtype, [&]<class T>(T) {
+    using R = Accumulator<T>;
+    bytes = {bytes_of_layout<SummaryParameters<R>>(problem), bytes_of_layout<SummaryScratch<R>>(problem)};
+  });
+  return bytes;
+}
+
+ScratchBytes summary_backward_scratch(DType dtype, const Problem& problem) {
+  ScratchBytes bytes;
+  dispatch(dtype, [&]<class T>(T) {
+    using R = Accumulator<T>;
+    bytes = {bytes_of_layout<SharedArrays<R>>(problem), bytes_of_layout<SummaryBackwardScratch<R>>(problem)};
+  });
+  return bytes;
+}
+
 void CpuOps::qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Tensor beta, Tensor qkv,
                                  Tensor cosine, Tensor sine, const EvaParameters& parameters,
                                  const ChunkSummaryConfig& config) {
@@ -231,7 +247,8 @@ void CpuOps::qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Ten
   const Problem problem = checked_problem(Device::cpu, kappa, beta, q, k, v, parameters, config);
   dispatch(q.dtype, [&]<class T>(T) {
     using R = Accumulator<T>;
-    const auto widened = carve<SummaryParameters<R>>(partials_, problem);
+    const auto widened = scratch_.shared<SummaryParameters<R>>(problem);
+    const ThreadMemory of_threads = scratch_.of_threads<SummaryScratch<R>>(problem);
     widen_parameters<T>(widened, parameters, problem);
 #pragma omp parallel for schedule(static) if (q.size() >= worth_sharing)
     for (std::int64_t i = 0; i < blocks_of(problem); ++i) {
@@ -243,8 +260,10 @@ void CpuOps::qkv_summary_forward(Tensor q, Tensor k, Tensor v, Tensor kappa, Ten
         split_token(queries + t * problem.d, keys + t * problem.d, values + t * problem.d,
                     qkv.as<T>() + at.fused + t * at.stride, angles.cosine + t * angles.half,
                     angles.sine + t * angles.half, angles.half, problem.d);
-      forward_block<T>(kappa.as<T>() + at.chunks, beta.as<T>() + at.chunks, queries, keys, values, widened,
-                       problem, block);
+      if (block.count > 0)
+        forward_block<T>(kappa.as<T>() + at.chunks, beta.as<T>() + at.chunks,
+                         of_threads.carve<SummaryScratch<R>>(problem), queries, keys, values, widened,
+                         problem, block);
     }
   });
 }
@@ -268,12 +287,14 @@ void CpuOps::chunk_summary_cached(const LayerCache& cache, const EvaParameters& 
   if (finished == 0) return;
   dispatch(dtype, [&]<class T>(T) {
     using R = Accumulator<T>;
-    const auto widened = carve<SummaryParameters<R>>(partials_, problem);
+    const auto widened = scratch_.shared<SummaryParameters<R>>(problem);
+    const ThreadMemory of_threads = scratch_.of_threads<SummaryScratch<R>>(problem);
     widen_parameters<T>(widened, parameters, problem);
 #pragma omp parallel for schedule(static) if (finished * H * config.chunk * d >= worth_sharing)
     for (std::int64_t i = 0; i < N * H; ++i)
       if (finishes(i / H))
-        finish_chunk<T>(cache, sequences[i / H], positions[i / H], i % H, widened, problem);
+        finish_chunk<T>(cache, of_threads.carve<SummaryScratch<R>>(problem), sequences[i / H],
+                        positions[i / H], i % H, widened, problem);
   });
 }
 
@@ -287,8 +308,9 @@ void CpuOps::qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, T
   check_gradients(Device::cpu, gradients, parameters);
   dispatch(q.dtype, [&]<class T>(T) {
     using R = Accumulator<T>;
-    const int threads = omp_get_max_threads();
-    const auto shared = carve<SharedArrays<R>>(partials_, problem, threads);
+    const auto shared = scratch_.shared<SharedArrays<R>>(problem);
+    const ThreadMemory of_threads = scratch_.of_threads<SummaryBackwardScratch<R>>(problem);
+    const int threads = shared.shares;
     widen_parameters<T>(shared.parameters, parameters, problem);
     // One contiguous share of the blocks a thread, one sum of gradients a share, added up in order.
 #pragma omp parallel for schedule(static, 1) num_threads(threads) if (q.size() >= worth_sharing)
@@ -302,7 +324,9 @@ void CpuOps::qkv_summary_backward(Tensor dqkv, const EvaParameters& gradients, T
                                    dv.as<T>() + at.tokens,    dkappa.as<T>() + at.chunks,
                                    dbeta.as<T>() + at.chunks, q.as<T>() + at.tokens,
                                    k.as<T>() + at.tokens,     v.as<T>() + at.tokens};
-        backward_block<T>(rows, sums, shared.parameters, problem, block);
+        if (block.count > 0)
+          backward_block<T>(rows, of_threads.carve<SummaryBackwardScratch<R>>(problem), sums,
+                            shared.parameters, problem, block);
         const Angles<R> angles(cosine, sine, at.first_token);
         for (std::int64_t t = 0; t < at.token_count; ++t)
           merge_token(dqkv.as<T>() + at.fused + t * at.stride, rows.dq + t * problem.d,

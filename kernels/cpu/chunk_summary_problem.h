@@ -7,10 +7,10 @@
 #include <cstring>
 
 #include "kernels/chunk_summary_contract.h"
-#include "kernels/cpu/carver.h"
 #include "kernels/cpu/chunk_adapter.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/padded_rows.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/ops.h"
 
 namespace flasheva::summary {
@@ -49,20 +49,20 @@ struct SummaryParameters : SummaryArrays<R> {
   }
 };
 
-// What all threads of a backward share: the parameters, and for each share of the work sums of its own,
-// zeroed.
+// What all threads of a backward share: the parameters, and for each thread's share of the work sums of its
+// own, zeroed.
 template <class R>
 struct SharedArrays {
   SummaryParameters<R> parameters;
+  int shares = omp_get_max_threads();
   std::byte* first_sums;
   std::int64_t sums_bytes;
   const Problem& problem;
 
-  SharedArrays(Carver& carver, const Problem& problem, int shares)
-      : parameters(carver, problem), problem(problem) {
-    Carver measure;
-    static_cast<void>(SummaryArrays<R>(measure, problem));
-    sums_bytes = measure.bytes();
+  SharedArrays(Carver& carver, const Problem& problem)
+      : parameters(carver, problem),
+        sums_bytes(bytes_of_layout<SummaryArrays<R>>(problem)),
+        problem(problem) {
     first_sums = carver.take<std::byte>(shares * sums_bytes);
     if (first_sums) std::memset(first_sums, 0, static_cast<std::size_t>(shares * sums_bytes));
   }

@@ -10,7 +10,7 @@ namespace flasheva {
 CpuOps::CpuOps(int threads, Bf16Products products) : bf16_products_(products) {
   FLASHEVA_CHECK(threads >= 0);
   if (threads > 0) omp_set_num_threads(threads);
-  gemm_ = std::make_unique<Gemm>();
+  gemm_ = std::make_unique<Gemm>(scratch_);
 }
 
 CpuOps::~CpuOps() = default;

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "kernels/cpu/bf16_products.h"
-#include "kernels/cpu/growing_buffer.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/ops.h"
 
 namespace flasheva {
@@ -25,6 +25,9 @@ class CpuOps final : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override { return allocate_host_memory(bytes); }
   void start_copy(Tensor out, Tensor in) override { copy(out, in); }
   void synchronize() override {}
+  void lend_scratch(const ScratchMemory& memory) override { scratch_.lend(memory); }
+  // What operations have taken beside what was lent.
+  std::size_t own_scratch_bytes() const { return scratch_.own_bytes(); }
   void zero(Tensor out) override;
   void cast(Tensor out, Tensor in) override;
   void fill_normal(Tensor out, double standard_deviation, std::uint64_t seed, std::uint32_t stream) override;
@@ -86,9 +89,9 @@ class CpuOps final : public Ops {
   void adamw(std::span<const AdamWParameter> parameters, const AdamWConfig& config) override;
 
  private:
+  CpuScratch scratch_;
   std::unique_ptr<Gemm> gemm_;
   Bf16Products bf16_products_;
-  GrowingBuffer partials_;  // per-thread or per-block sums on their way into one
 };
 
 }  // namespace flasheva

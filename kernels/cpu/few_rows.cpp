@@ -6,8 +6,8 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention_tile.h"
-#include "kernels/cpu/carver.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/simd.h"
 
 namespace flasheva {
@@ -18,24 +18,30 @@ constexpr int lanes = simd::lanes<float>;
 constexpr int tile_outputs = cpu_attention::tile_rows;  // outputs that are summed side by side
 constexpr std::int64_t depth_block = 1024;              // a tile's weights stay in the cache
 
-// Rows of x side by side: element k of all of them, then element k + 1. For few rows the vectors are narrower
-// than the machine's, so that a panel's rows that are only padding take no bytes from the cache.
-struct Panels {
-  float* data;          // (panels, I, width)
-  std::int64_t panels;  // of `width` rows each
-  std::int64_t width;   // 4, 8 ... lanes, or 2 lanes
-};
-
-// `width` floats.
-template <int width>
-using Narrow __attribute__((vector_size(width * sizeof(float)))) = float;
-
+// For few rows the vectors are narrower than the machine's, so that a panel's rows that are only padding take
+// no bytes from the cache.
 std::int64_t panel_width(std::int64_t rows) {
   if (rows > lanes) return 2 * lanes;
   std::int64_t width = 4;
   while (width < rows) width *= 2;
   return width;
 }
+
+// Rows of x (N, I) side by side: element k of all of them, then element k + 1.
+struct Panels {
+  std::int64_t width;   // 4, 8 ... lanes, or 2 lanes
+  std::int64_t panels;  // of `width` rows each
+  float* data;          // (panels, I, width)
+
+  Panels(Carver& carver, std::int64_t N, std::int64_t I)
+      : width(panel_width(N)),
+        panels((N + width - 1) / width),
+        data(carver.take<float>(panels * width * I)) {}
+};
+
+// `width` floats.
+template <int width>
+using Narrow __attribute__((vector_size(width * sizeof(float)))) = float;
 
 // Panel `panel`, elements k .. k + lanes - 1: the transpose of squares of x; rows behind the last are 0.
 template <class T>
@@ -112,11 +118,11 @@ MultiplyOutputs multiply_outputs_of(std::int64_t width) {
 }
 
 // Memory of one thread.
-struct Scratch {
+struct StripScratch {
   float* sums;     // (panels, tile_outputs, width): few_rows rows of all panels together
   float* weights;  // (tile_outputs, depth_block), where they are widened
 
-  explicit Scratch(Carver& carver) {
+  explicit StripScratch(Carver& carver) {
     static_assert(few_rows % (2 * lanes) == 0);
     sums = carver.take<float>(few_rows * tile_outputs);
     weights = carver.take<float>(tile_outputs * depth_block);
@@ -142,9 +148,8 @@ const float* widened(float* memory, const T* weights, std::int64_t row, std::int
 
 // Outputs first .. first + count - 1 of all rows.
 template <class T>
-void multiply_strip(T* out, const Panels& panels, const T* weight, const T* bias, std::int64_t N,
-                    std::int64_t O, std::int64_t I, std::int64_t first, std::int64_t count) {
-  const auto scratch = carve_thread_memory<Scratch>();
+void multiply_strip(T* out, const StripScratch& scratch, const Panels& panels, const T* weight, const T* bias,
+                    std::int64_t N, std::int64_t O, std::int64_t I, std::int64_t first, std::int64_t count) {
   const MultiplyOutputs multiply_outputs = multiply_outputs_of(panels.width);
   const std::int64_t width = panels.width, panel_sums = tile_outputs * width;
   for (std::int64_t i = 0; i < panels.panels * panel_sums; ++i) scratch.sums[i] = 0;
@@ -167,38 +172,42 @@ void multiply_strip(T* out, const Panels& panels, const T* weight, const T* bias
 }
 
 template <class T>
-void multiply(Tensor out, Tensor x, Tensor weight, Tensor bias, GrowingBuffer& memory) {
+void multiply(Tensor out, Tensor x, Tensor weight, Tensor bias, CpuScratch& scratch) {
   const std::int64_t N = x.dim(0), I = x.dim(1), O = weight.dim(0);
-  const std::int64_t width = panel_width(N), panel_count = (N + width - 1) / width;
-  const Panels panels{memory.take<float>(panel_count * width * I), panel_count, width};
+  const Panels panels = scratch.shared<Panels>(N, I);
+  const ThreadMemory of_threads = scratch.of_threads<StripScratch>();
   const std::int64_t squares = (I + lanes - 1) / lanes, strips = (O + tile_outputs - 1) / tile_outputs;
 #pragma omp parallel if (O * I >= 16384)
   {
 #pragma omp for schedule(static)
-    for (std::int64_t i = 0; i < panel_count * squares; ++i)
+    for (std::int64_t i = 0; i < panels.panels * squares; ++i)
       pack_square(panels, x.as<T>(), N, I, i / squares, i % squares * lanes);
 #pragma omp for schedule(static)
     for (std::int64_t i = 0; i < strips; ++i) {
       const std::int64_t first = i * tile_outputs;
-      multiply_strip(out.as<T>(), panels, weight.as<T>(), bias.as<T>(), N, O, I, first,
-                     std::min<std::int64_t>(tile_outputs, O - first));
+      multiply_strip(out.as<T>(), of_threads.carve<StripScratch>(), panels, weight.as<T>(), bias.as<T>(), N,
+                     O, I, first, std::min<std::int64_t>(tile_outputs, O - first));
     }
   }
 }
 
 }  // namespace
 
-void multiply_few_rows(Tensor out, Tensor x, Tensor weight, Tensor bias, GrowingBuffer& memory) {
+ScratchBytes few_rows_scratch(std::int64_t rows, std::int64_t inputs) {
+  return {bytes_of_layout<Panels>(rows, inputs), bytes_of_layout<StripScratch>()};
+}
+
+void multiply_few_rows(Tensor out, Tensor x, Tensor weight, Tensor bias, CpuScratch& scratch) {
   FLASHEVA_CHECK(x.shape.rank() == 2 && weight.shape.rank() == 2 && x.dim(0) <= few_rows);
   FLASHEVA_CHECK(matches(x, x.dtype, x.shape) && matches(weight, x.dtype, {weight.dim(0), x.dim(1)}));
   FLASHEVA_CHECK(matches(out, x.dtype, {x.dim(0), weight.dim(0)}));
   FLASHEVA_CHECK(!bias || matches(bias, x.dtype, {weight.dim(0)}));
   if (x.dtype == DType::bf16)
-    multiply<bf16>(out, x, weight, bias, memory);
+    multiply<bf16>(out, x, weight, bias, scratch);
   else if (x.dtype == DType::f16)
-    multiply<f16>(out, x, weight, bias, memory);
+    multiply<f16>(out, x, weight, bias, scratch);
   else
-    multiply<float>(out, x, weight, bias, memory);
+    multiply<float>(out, x, weight, bias, scratch);
 }
 
 }  // namespace flasheva

@@ -8,7 +8,6 @@
 #include "kernels/check.h"
 #include "kernels/cpu/bf16_products.h"
 #include "kernels/cpu/elementwise.h"
-#include "kernels/cpu/growing_buffer.h"
 
 namespace flasheva {
 
@@ -16,14 +15,14 @@ namespace {
 
 using dnnl::memory;
 
-// What a oneDNN primitive is made for. Rows of the stored matrices lie a_row and b_row elements apart.
-struct Product {
+// A product as oneDNN gets it. Rows of the stored matrices lie a_row and b_row elements apart.
+struct Matmul {
   std::int64_t m, n, k;
   bool a_transposed, b_transposed;
   std::int64_t a_row, b_row;
   DType in, out;
   bool bias, accumulate;
-  auto operator<=>(const Product&) const = default;
+  auto operator<=>(const Matmul&) const = default;
 };
 
 memory::data_type onednn_type(DType type) {
@@ -36,7 +35,7 @@ memory::desc matrix_description(std::int64_t rows, std::int64_t columns, DType t
   return {{rows, columns}, onednn_type(type), strides};
 }
 
-dnnl::matmul::primitive_desc describe(const Product& product, const dnnl::engine& engine) {
+dnnl::matmul::primitive_desc describe(const Matmul& product, const dnnl::engine& engine) {
   const auto [m, n, k] = std::tuple(product.m, product.n, product.k);
   const memory::desc a = matrix_description(m, k, product.in, product.a_row, product.a_transposed);
   const memory::desc b = matrix_description(k, n, product.in, product.b_row, product.b_transposed);
@@ -81,7 +80,7 @@ struct Spread {
 // matrices with a short side are multiplied where they lie (this is oneDNN's own rule): weight gradients at
 // hidden size 512 ran at 60 % of the speed, 1024 x 256 at 40 %, and longer rows gained nothing. Below 256 x
 // 256, copying costs what it saves.
-Spread spread_of(const Product& product) {
+Spread spread_of(const Matmul& product) {
   constexpr std::int64_t smallest_worth_copying = 256 * 256, longest_below_avx512 = 4096,
                          crowding_bytes = 512;
   const auto crowds = [&](std::int64_t row) {
@@ -95,6 +94,93 @@ Spread spread_of(const Product& product) {
   const auto worth_copying = [&](std::int64_t row) { return crowds(row) && row <= longest_below_avx512; };
   return {worth_copying(product.a_row), worth_copying(product.b_row)};
 }
+
+// What products of matrices of a type are computed from.
+DType type_of_products(DType type) {
+  static const bool fast_bf16 = has_fast_bf16();
+  return type == DType::bf16 && fast_bf16 ? type : DType::f32;
+}
+
+// A stored matrix as oneDNN reads it: `rows` of `columns` elements, `row` apart, where they lie or copied.
+struct Operand {
+  std::int64_t rows, columns, row;
+  bool copied = false;
+
+  // Its copy is of these columns, spread or not.
+  void copy(std::int64_t of_columns, bool spread, DType type) {
+    constexpr std::int64_t line_bytes = 64;
+    copied = true;
+    columns = of_columns;
+    row = columns + (spread ? line_bytes / static_cast<std::int64_t>(size_in_bytes(type)) : 0);
+  }
+};
+
+// How a product is computed: from which operands, in slices of how many rows.
+struct Steps {
+  Matmul matmul;  // of one slice
+  std::int64_t rows;
+  Operand a, b, bias;
+  bool rounded;  // the result, to the type of the tensors
+
+  explicit Steps(const Product& product);
+  // The rows from `first` on.
+  Matmul slice(std::int64_t first) const {
+    Matmul some = matmul;
+    some.m = std::min(matmul.m, rows - first);
+    return some;
+  }
+};
+
+Operand stored(std::int64_t rows, std::int64_t columns, bool transposed) {
+  return transposed ? Operand{columns, rows, rows} : Operand{rows, columns, columns};
+}
+
+Steps::Steps(const Product& product)
+    : rows(product.m),
+      a(stored(product.m, product.k, product.a_transposed)),
+      b(stored(product.k, product.n, product.b_transposed)),
+      bias{1, product.n, product.n} {
+  const auto [m, n, k, a_transposed, b_transposed, type, with_bias, accumulate] = product;
+  const DType in = type_of_products(type);
+  const bool converted = in != type;
+  rounded = converted && !accumulate;
+  const DType out = converted || accumulate ? DType::f32 : type;
+  matmul = {m, n, k, a_transposed, b_transposed, a.row, b.row, in, out, with_bias, accumulate};
+  const Spread spread = spread_of(matmul);
+  constexpr std::int64_t most_spread_columns = 4096;  // of a at a time: the copy stays small
+  if (spread.a) matmul.m = std::min(m, most_spread_columns);
+  if (spread.a || converted) a.copy(spread.a ? matmul.m : a.columns, spread.a, in);
+  if (spread.b || converted) b.copy(b.columns, spread.b, in);
+  if (with_bias && converted) bias.copy(n, false, in);
+  matmul.a_row = a.row;
+  matmul.b_row = b.row;
+}
+
+// The most that the primitives of a product's slices ask for; bytes_of(matmul) is what one does.
+template <class BytesOf>
+std::int64_t most_of_slices(const Steps& steps, const BytesOf& bytes_of) {
+  const std::int64_t last = (steps.rows - 1) / steps.matmul.m * steps.matmul.m;
+  return std::max(bytes_of(steps.slice(0)), bytes_of(steps.slice(last)));
+}
+
+std::int64_t scratchpad_bytes(const dnnl::matmul::primitive_desc& description) {
+  return static_cast<std::int64_t>(description.scratchpad_desc().get_size());
+}
+
+struct ProductScratch {
+  std::byte *a, *b, *bias, *scratchpad;
+  float* out;  // (M, N), where the result is rounded
+
+  ProductScratch(Carver& carver, const Steps& steps, std::int64_t scratchpad_bytes) {
+    const auto copy_of = [&](const Operand& matrix) {
+      const auto element_bytes = static_cast<std::int64_t>(size_in_bytes(steps.matmul.in));
+      return carver.take<std::byte>(matrix.copied ? matrix.rows * matrix.row * element_bytes : 0);
+    };
+    a = copy_of(steps.a), b = copy_of(steps.b), bias = copy_of(steps.bias);
+    scratchpad = carver.take<std::byte>(scratchpad_bytes);
+    out = carver.take<float>(steps.rounded ? steps.rows * steps.matmul.n : 0);
+  }
+};
 
 void product_float64(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
   const std::int64_t m = a.rows(), n = b.columns(), k = a.columns();
@@ -116,46 +202,21 @@ void product_float64(Tensor out, Factor a, Factor b, Tensor bias, bool accumulat
 
 }  // namespace
 
-// Primitives by shape, made when first needed, and the memory they work in.
+// Primitives by shape, made when first needed.
 class Gemm::OneDnn {
  public:
-  void execute(const Product& product, void* out, void* a, void* b, void* bias) {
+  std::int64_t scratchpad_bytes(const Matmul& product) { return find_or_make(product).scratchpad_bytes; }
+
+  void execute(const Matmul& product, void* out, void* a, void* b, void* bias, void* scratchpad) {
     Primitive& primitive = find_or_make(product);
     primitive.arguments.at(DNNL_ARG_SRC).set_data_handle(a);
     primitive.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle(b);
     primitive.arguments.at(DNNL_ARG_DST).set_data_handle(out);
     if (product.bias) primitive.arguments.at(DNNL_ARG_BIAS).set_data_handle(bias);
-    auto* scratchpad = scratchpad_.take<std::byte>(primitive.scratchpad_bytes);
     primitive.arguments.at(DNNL_ARG_SCRATCHPAD).set_data_handle(scratchpad);
     primitive.matmul.execute(stream_, primitive.arguments);
     stream_.wait();
   }
-
-  // Columns first .. first + columns - 1 of a matrix as elements of `type`: where they lie, or converted, or
-  // spread, in `memory`. `row` is the distance of their rows.
-  static void* operand(GrowingBuffer& memory, const Tensor& matrix, std::int64_t first, std::int64_t columns,
-                       DType type, bool spread, std::int64_t& row) {
-    constexpr std::int64_t line_bytes = 64;
-    const auto element_bytes = static_cast<std::int64_t>(size_in_bytes(type));
-    row = matrix.dim(1);
-    if (type == matrix.dtype && !spread) return static_cast<std::byte*>(matrix.data) + first * element_bytes;
-    const std::int64_t rows = matrix.dim(0), stored_row = row;
-    row = columns + (spread ? line_bytes / element_bytes : 0);
-    void* copy = memory.take<std::byte>(rows * row * element_bytes);
-    dispatch(matrix.dtype, [&]<class From>(From) {
-      const From* from = matrix.as<From>() + first;
-      if (type == matrix.dtype)
-        copy_rows(static_cast<From*>(copy), row, from, stored_row, rows, columns);
-      else
-        copy_rows(static_cast<float*>(copy), row, from, stored_row, rows, columns);
-    });
-    return copy;
-  }
-
-  // What products of matrices of a type are computed from.
-  DType type_of_products(DType type) const { return type == DType::bf16 && fast_bf16_ ? type : DType::f32; }
-
-  GrowingBuffer a, b, bias, out;
 
  private:
   struct Primitive {
@@ -164,14 +225,13 @@ class Gemm::OneDnn {
     std::int64_t scratchpad_bytes;
   };
 
-  Primitive& find_or_make(const Product& product) {
+  Primitive& find_or_make(const Matmul& product) {
     const auto found = primitives_.find(product);
     if (found != primitives_.end()) return found->second;
     if (primitives_.size() == max_primitives) primitives_.clear();
     const auto description = describe(product, engine_);
     const auto argument = [&](const memory::desc& desc) { return memory(desc, engine_, DNNL_MEMORY_NONE); };
-    Primitive made{
-        dnnl::matmul(description), {}, static_cast<std::int64_t>(description.scratchpad_desc().get_size())};
+    Primitive made{dnnl::matmul(description), {}, flasheva::scratchpad_bytes(description)};
     made.arguments.emplace(DNNL_ARG_SRC, argument(description.src_desc()));
     made.arguments.emplace(DNNL_ARG_WEIGHTS, argument(description.weights_desc()));
     made.arguments.emplace(DNNL_ARG_DST, argument(description.dst_desc()));
@@ -180,30 +240,57 @@ class Gemm::OneDnn {
     return primitives_.emplace(product, std::move(made)).first->second;
   }
 
-  template <class To, class From>
-  static void copy_rows(To* to, std::int64_t to_row, const From* from, std::int64_t from_row,
-                        std::int64_t rows, std::int64_t columns) {
-    parallel_rows(rows, columns, [=](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i)
-        if constexpr (std::is_same_v<To, From>)
-          std::copy_n(from + i * from_row, columns, to + i * to_row);
-        else
-          convert_range(to + i * to_row, from + i * from_row, columns);
-    });
-  }
-
   // Prompts meet one shape a length; a training step knows a few dozen.
   static constexpr std::size_t max_primitives = 1024;
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
-  std::map<Product, Primitive> primitives_;
-  GrowingBuffer scratchpad_;
-  const bool fast_bf16_ = has_fast_bf16();
+  std::map<Matmul, Primitive> primitives_;
 };
 
-Gemm::Gemm() : onednn_(std::make_unique<OneDnn>()) {}
+namespace {
+
+template <class To, class From>
+void copy_rows(To* to, std::int64_t to_row, const From* from, std::int64_t from_row, std::int64_t rows,
+               std::int64_t columns) {
+  parallel_rows(rows, columns, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i)
+      if constexpr (std::is_same_v<To, From>)
+        std::copy_n(from + i * from_row, columns, to + i * to_row);
+      else
+        convert_range(to + i * to_row, from + i * from_row, columns);
+  });
+}
+
+// Columns first .. first + columns - 1 of a stored matrix as elements of `type`: where they lie, or copied to
+// `copy`.
+void* operand(std::byte* copy, const Operand& how, const Tensor& matrix, DType type, std::int64_t first,
+              std::int64_t columns) {
+  if (!how.copied) return matrix.data;
+  const std::int64_t stored_row = matrix.dim(1);
+  dispatch(matrix.dtype, [&]<class From>(From) {
+    const From* from = matrix.as<From>() + first;
+    if (type == matrix.dtype)
+      copy_rows(reinterpret_cast<From*>(copy), how.row, from, stored_row, how.rows, columns);
+    else
+      copy_rows(reinterpret_cast<float*>(copy), how.row, from, stored_row, how.rows, columns);
+  });
+  return copy;
+}
+
+}  // namespace
+
+Gemm::Gemm(CpuScratch& scratch) : scratch_(scratch), onednn_(std::make_unique<OneDnn>()) {}
 Gemm::~Gemm() = default;
+
+std::int64_t Gemm::scratch_bytes(const Product& product) {
+  if (product.type == DType::f64) return 0;
+  const dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  const Steps steps(product);
+  return bytes_of_layout<ProductScratch>(steps, most_of_slices(steps, [&](const Matmul& slice) {
+                                           return scratchpad_bytes(describe(slice, engine));
+                                         }));
+}
 
 void Gemm::multiply(Tensor out, Factor a, Factor b, Tensor bias) {
   check_product(Device::cpu, out, a.matrix.dtype, a, b, bias);
@@ -217,29 +304,24 @@ void Gemm::multiply_add(Tensor out, Factor a, Factor b) {
 
 void Gemm::product(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate) {
   if (a.matrix.dtype == DType::f64) return product_float64(out, a, b, bias, accumulate);
-  OneDnn& onednn = *onednn_;
-  const DType in = onednn.type_of_products(a.matrix.dtype);
-  const bool rounded = in != a.matrix.dtype && out.dtype != DType::f32;
-  const Tensor result = rounded ? view_of(onednn.out.take<float>(out.size()), out.shape) : out;
-  Product product{a.rows(),     b.columns(),         a.columns(),     a.transposed,
-                  b.transposed, a.matrix.dim(1),     b.matrix.dim(1), in,
-                  result.dtype, bias ? true : false, accumulate};
-  const Spread spread = spread_of(product);
-  std::int64_t bias_row = 0;
-  void* bias_data =
-      bias ? OneDnn::operand(onednn.bias, bias.reshaped({1, product.n}), 0, product.n, in, false, bias_row)
-           : nullptr;
-  void* b_data = OneDnn::operand(onednn.b, b.matrix, 0, b.matrix.dim(1), in, spread.b, product.b_row);
-
-  constexpr std::int64_t most_spread_columns = 4096;  // of a at a time: the copy stays small
-  const std::int64_t rows = product.m, slice = spread.a ? std::min(rows, most_spread_columns) : rows;
-  for (std::int64_t first = 0; first < rows; first += slice) {
-    product.m = std::min(slice, rows - first);
-    const std::int64_t columns = spread.a ? product.m : a.matrix.dim(1);
-    void* a_data = OneDnn::operand(onednn.a, a.matrix, first, columns, in, spread.a, product.a_row);
-    onednn.execute(product, result.rows(first, product.m).data, a_data, b_data, bias_data);
+  const Steps steps({a.rows(), b.columns(), a.columns(), a.transposed, b.transposed, a.matrix.dtype,
+                     bias ? true : false, accumulate});
+  const DType in = steps.matmul.in;
+  const auto scratch = scratch_.shared<ProductScratch>(
+      steps, most_of_slices(steps, [&](const Matmul& slice) { return onednn_->scratchpad_bytes(slice); }));
+  const Tensor result = steps.rounded ? view_of(scratch.out, out.shape) : out;
+  void* bias_data = nullptr;
+  if (bias)
+    bias_data = operand(scratch.bias, steps.bias, bias.reshaped({1, bias.size()}), in, 0, bias.size());
+  void* b_data = operand(scratch.b, steps.b, b.matrix, in, 0, steps.b.columns);
+  for (std::int64_t first = 0; first < steps.rows; first += steps.matmul.m) {
+    const Matmul slice = steps.slice(first);
+    const std::int64_t columns = std::min(steps.a.columns, a.matrix.dim(1) - first);
+    void* a_data = operand(scratch.a, steps.a, a.matrix, in, first, columns);
+    onednn_->execute(slice, result.rows(first, slice.m).data, a_data, b_data, bias_data, scratch.scratchpad);
   }
-  if (rounded) dispatch(out.dtype, [&]<class T>(T) { convert(out.as<T>(), result.as<float>(), out.size()); });
+  if (steps.rounded)
+    dispatch(out.dtype, [&]<class T>(T) { convert(out.as<T>(), result.as<float>(), out.size()); });
 }
 
 Bf16Products best_bf16_products() {

@@ -6,17 +6,35 @@
 // alone, are plain loops.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
+#include "kernels/cpu/scratch.h"
 #include "kernels/factor.h"
 
 namespace flasheva {
 
+// A product without its matrices: out (m, n) = or += a (m, k) b (k, n) + bias (n), each of a and b stored as
+// it is or transposed.
+struct Product {
+  std::int64_t m, n, k;
+  bool a_transposed, b_transposed;
+  DType type;  // of a, b and bias
+  bool bias, accumulate;
+};
+
 class Gemm {
  public:
-  Gemm();
+  // `scratch`: where products take what they need; it must outlive the Gemm.
+  explicit Gemm(CpuScratch& scratch);
   ~Gemm();
+
+  // What a product takes of the memory that threads share: operands that are copied, and the scratchpad that
+  // oneDNN asks for. Its gemm:jit, which it takes for float32 below AVX-512, and elsewhere for weight
+  // gradients whose operand is spread, does not ask: it takes panels of up to about 2 MB a thread by itself,
+  // and gives them back, in every product (oneDNN 2.6).
+  static std::int64_t scratch_bytes(const Product& product);
 
   // out (M, N) = a (M, K) b (K, N) + bias (N, optional). Everything of one type.
   void multiply(Tensor out, Factor a, Factor b, Tensor bias = {});
@@ -28,6 +46,7 @@ class Gemm {
 
   void product(Tensor out, Factor a, Factor b, Tensor bias, bool accumulate);
 
+  CpuScratch& scratch_;
   std::unique_ptr<OneDnn> onednn_;
 };
 

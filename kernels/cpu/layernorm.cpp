@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/scratch_sizes.h"
 #include "kernels/layernorm_contract.h"
 
 namespace flasheva {
@@ -69,15 +70,26 @@ void backward_input_row(T* dx, const NormGradients& norm, const NormGradients& s
     add_input_gradient(dx, x, mean, rstd, width, g, dout, weight);
 }
 
-// One pass over the rows. Every thread sums the parameters' gradients of its rows in `partials`, (threads,
-// norms, 2, D); they are added up in the threads' order.
+// Every thread's sums for the parameters' gradients.
+template <class A>
+struct ThreadSums {
+  std::int64_t threads = omp_get_max_threads();
+  A* partials;  // (threads, norms, 2, D)
+
+  ThreadSums(Carver& carver, std::int64_t width) : partials(carver.take<A>(threads * 4 * width)) {}
+};
+
+// One pass over the rows. Every thread sums the parameters' gradients of its rows; they are added up in the
+// threads' order.
 template <class T>
 void backward_rows(const Tensor& dx, const NormGradients& norm, const NormGradients& second, const Tensor& x,
-                   const Tensor& mean, const Tensor& rstd, GrowingBuffer& scratch) {
+                   const Tensor& mean, const Tensor& rstd, CpuScratch& scratch) {
   using A = Accumulator<T>;
   const NormGradients* norms[] = {&norm, &second};
-  const std::int64_t width = x.dim(1), threads = omp_get_max_threads();
-  A* partials = scratch.take<A>(threads * 4 * width);
+  const std::int64_t width = x.dim(1);
+  const auto sums = scratch.shared<ThreadSums<A>>(width);
+  const std::int64_t threads = sums.threads;
+  A* const partials = sums.partials;
   std::fill_n(partials, threads * 4 * width, A{0});
   parallel_rows(x.dim(0), width, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t n = first; n < last; ++n) {
@@ -103,6 +115,12 @@ void backward_rows(const Tensor& dx, const NormGradients& norm, const NormGradie
 }
 
 }  // namespace
+
+ScratchBytes layernorm_backward_scratch(DType dtype, std::int64_t columns) {
+  ScratchBytes bytes;
+  dispatch(dtype, [&]<class T>(T) { bytes.shared = bytes_of_layout<ThreadSums<Accumulator<T>>>(columns); });
+  return bytes;
+}
 
 void CpuOps::layernorm_forward(const Norm& norm, const Norm& second, Tensor mean, Tensor rstd, Tensor x,
                                double eps) {
@@ -131,7 +149,7 @@ void CpuOps::layernorm_forward(const Norm& norm, const Norm& second, Tensor mean
 void CpuOps::layernorm_backward(Tensor dx, const NormGradients& norm, const NormGradients& second, Tensor x,
                                 Tensor mean, Tensor rstd) {
   check_layernorm_gradients(Device::cpu, dx, norm, second, x, mean, rstd);
-  dispatch(x.dtype, [&]<class T>(T) { backward_rows<T>(dx, norm, second, x, mean, rstd, partials_); });
+  dispatch(x.dtype, [&]<class T>(T) { backward_rows<T>(dx, norm, second, x, mean, rstd, scratch_); });
 }
 
 }  // namespace flasheva

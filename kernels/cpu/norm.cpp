@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/scratch_sizes.h"
 #include "kernels/cpu/simd.h"
 
 namespace flasheva {
@@ -58,12 +59,22 @@ double distance_of_block(const T* x, const T* y, std::int64_t size) {
   return sum;
 }
 
+constexpr std::int64_t block_size = 16384;
+
+struct BlockSums {
+  std::int64_t blocks;
+  double* partials;  // (blocks)
+
+  BlockSums(Carver& carver, std::int64_t size)
+      : blocks((size + block_size - 1) / block_size), partials(carver.take<double>(blocks)) {}
+};
+
 // The sum over elements 0 .. size - 1 of block_sum(first, count), called for blocks of them.
 template <class BlockSum>
-double sum_of_blocks(GrowingBuffer& memory, std::int64_t size, const BlockSum& block_sum) {
-  constexpr std::int64_t block_size = 16384;
-  const std::int64_t blocks = (size + block_size - 1) / block_size;
-  double* partials = memory.take<double>(blocks);
+double sum_of_blocks(CpuScratch& scratch, std::int64_t size, const BlockSum& block_sum) {
+  const auto sums = scratch.shared<BlockSums>(size);
+  const std::int64_t blocks = sums.blocks;
+  double* const partials = sums.partials;
   parallel_rows(blocks, block_size, [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t block = first; block < last; ++block) {
       const std::int64_t begin = block * block_size;
@@ -77,6 +88,8 @@ double sum_of_blocks(GrowingBuffer& memory, std::int64_t size, const BlockSum& b
 
 }  // namespace
 
+ScratchBytes squares_scratch(std::int64_t elements) { return {bytes_of_layout<BlockSums>(elements), 0}; }
+
 void CpuOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> tensors) {
   FLASHEVA_CHECK(sums.size() == tensors.size());
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -84,7 +97,7 @@ void CpuOps::sums_of_squares(std::span<double> sums, std::span<const Tensor> ten
     FLASHEVA_CHECK(matches(x, x.dtype, x.shape));
     dispatch(x.dtype, [&]<class T>(T) {
       const T* elements = x.as<T>();
-      sums[i] = sum_of_blocks(partials_, x.size(), [=](std::int64_t first, std::int64_t count) {
+      sums[i] = sum_of_blocks(scratch_, x.size(), [=](std::int64_t first, std::int64_t count) {
         return sum_of_block(elements + first, count);
       });
     });
@@ -96,7 +109,7 @@ double CpuOps::squared_distance(Tensor x, Tensor y) {
   double sum = 0;
   dispatch(x.dtype, [&]<class T>(T) {
     const T *a = x.as<T>(), *b = y.as<T>();
-    sum = sum_of_blocks(partials_, x.size(), [=](std::int64_t first, std::int64_t count) {
+    sum = sum_of_blocks(scratch_, x.size(), [=](std::int64_t first, std::int64_t count) {
       return distance_of_block(a + first, b + first, count);
     });
   });

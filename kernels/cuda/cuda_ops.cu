@@ -60,9 +60,9 @@ DeviceMemory CudaOps::allocate(std::size_t bytes) {
 }
 
 // The workspace of products stands before what all others share.
-void CudaOps::lend_scratch(Tensor memory) {
-  void* begin = memory.data;
-  std::size_t bytes = memory ? memory.bytes() : 0;
+void CudaOps::lend_scratch(const ScratchMemory& memory) {
+  void* begin = memory.shared.data;
+  std::size_t bytes = memory.shared ? memory.shared.bytes() : 0;
   if (std::align(ScratchPieces::alignment, products_workspace_bytes, begin, bytes) == nullptr) {
     products_workspace_.lend(nullptr, 0);
     return scratch_.lend(nullptr, 0);

@@ -27,7 +27,7 @@ class CudaOps final : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override;
   void start_copy(Tensor out, Tensor in) override;
   void synchronize() override;
-  void lend_scratch(Tensor memory) override;
+  void lend_scratch(const ScratchMemory& memory) override;
   int multiprocessors() const override { return multiprocessors_; }
   void allow_tf32(bool allowed) override;
   void replay(std::unique_ptr<OperationGraph>& graph, const std::function<void()>& body) override;

@@ -1,5 +1,5 @@
 // Memory that an operation needs while it runs: lent by a plan or, where that is too little, the backend's
-// own, the twin of cpu/growing_buffer.h. The next operation on the same stream may take it again.
+// own, the twin of cpu/scratch.h. The next operation on the same stream may take it again.
 #pragma once
 
 #include "kernels/cuda/owned.h"

@@ -38,14 +38,15 @@ void Decoder::take_memory() {
   const auto [S, tokens] = cached_;
   segment_ = segment_of(config_);
   MemoryPlan plan;
-  network_.plan_generation(plan, cache_, cached_, std::min(segment_, tokens), compute_);
+  const std::int64_t longest_segment = std::min(segment_, tokens);
+  network_.plan_generation(plan, cache_, cached_, longest_segment, compute_);
   plan.add(logits_, "logits", compute_, {S, config_.vocab_size});
   plan.add(tokens_, "tokens", DType::i32, {segment_});
   plan.add(next_, "tokens", DType::i32, {3 * S});
   plan.add(most_likely_, "tokens", DType::i32, {S});
   if (ops_.device() != Device::cpu && compute_ != DType::f32)
     plan.add(wide_logits_, "logits", DType::f32, {S, config_.vocab_size});
-  plan_inference_scratch(plan, scratch_, ops_, config_, cached_, compute_);
+  plan_generation_scratch(plan, scratch_, ops_, config_, cached_, longest_segment, compute_);
   memory_ = std::make_unique<Buffer>(
       memory_for(plan, plan.bytes(), ops_, "lower --batch or --max-length, or use --precision bf16"));
   memory_->bind(plan);

@@ -64,7 +64,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& folder, Ops& ops, Pr
   MemoryPlan plan;
   network_.plan(plan, ops.device(), largest, compute_, false);
   tokens_.plan(plan, ops.device(), largest.rows());
-  plan_inference_scratch(plan, scratch_, ops, config_, {}, compute_);
+  plan_forward_scratch(plan, scratch_, ops, config_, largest, compute_);
   memory_ = std::make_unique<Buffer>(memory_for(plan, plan.bytes(), ops, advice));
   memory_->bind(plan);
   ops_.lend_scratch(scratch_);

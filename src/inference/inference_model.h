@@ -46,7 +46,7 @@ class LoadedModel {
   DType compute_;
   ParameterTable parameters_;
   GptNeoX network_;
-  Tensor scratch_;  // of operations, lent to ops_
+  ScratchMemory scratch_;  // of operations, lent to ops_
 
  private:
   void fill(const std::function<void(const MasterFilled&)>& fill_masters);

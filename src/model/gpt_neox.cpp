@@ -54,6 +54,11 @@ void fill_rotary(Tensor table, double base, const Function& function) {
 
 }  // namespace
 
+std::int64_t head_slice_rows(Device device, std::int64_t rows, std::int64_t largest,
+                             std::int64_t vocab_size) {
+  return slice_rows(rows, slice_rows(largest, most_slice_rows(device, vocab_size)));
+}
+
 GptNeoX::GptNeoX(const ModelConfig& config, ParameterTable& parameters)
     : config_(config),
       embed_in_(parameters.at("gpt_neox.embed_in.weight")),

@@ -35,6 +35,10 @@ struct LossSums {
   std::int64_t correct = 0;  // counted targets that had the largest logit
 };
 
+// The head takes `rows` rows in slices of so many, of which the last may have fewer; `largest`: the rows of
+// the largest batch.
+std::int64_t head_slice_rows(Device device, std::int64_t rows, std::int64_t largest, std::int64_t vocab_size);
+
 class GptNeoX {
  public:
   // `config` and `parameters` must outlive the model.

@@ -123,7 +123,7 @@ class Trainer {
     Optimizer optimizer;
     std::unique_ptr<Gradients> gradients;
     Tensor sum_scratch;
-    Tensor scratch;  // of operations, on a device with memory of its own
+    ScratchMemory scratch;  // of operations
     Snapshot snapshot;
   };
 

@@ -51,6 +51,23 @@ TEST(InferenceModel, LowPrecisionIsNearFloat32ButNotEqual) {
   }
 }
 
+TEST(InferenceModel, GivesLossesWithoutTakingMemory) {
+  if (device_is_gpu()) GTEST_SKIP() << "CUDA itself takes memory for kernels";
+  for (const Precision precision : {Precision::fp32, Precision::bf16, Precision::fp16}) {
+    const auto ops = make_device_ops();
+    constexpr std::int64_t T = 75;
+    InferenceModel model(fixture("models/eva-block"), *ops, precision, {2, T});
+    TestTensor tokens = TestTensor::zeros(DType::i32, {2 * T});
+    AttentionErrors errors(model.config());
+    const std::size_t taken = memory_taken(*ops);
+    for (const std::int64_t sequences : {2, 1}) {
+      const Tensor some = tokens.view().rows(0, sequences * T);
+      model.evaluate({{sequences, T}, some, some, {}}, &errors);
+    }
+    EXPECT_EQ(memory_taken(*ops), taken) << name_of(model.compute_type());
+  }
+}
+
 // Counts what is asked for.
 class CountingOps final : public TimedOps {
  public:

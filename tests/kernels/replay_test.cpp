@@ -68,7 +68,7 @@ TEST_F(ReplayTest, KnowsThatOtherScratchMemoryIsLent) {
   const Shape size{33 << 20};
   std::optional<DeviceTensor> lent(std::in_place, *ops_, DType::u8, size);
   for (int turn = 0; turn < 2; ++turn) {
-    ops_->lend_scratch(*lent);
+    ops_->lend_scratch({*lent, {}});
     for (int i = 0; i < 3; ++i) expect_the_same_bits();
     ops_->lend_scratch({});
     lent.emplace(*ops_, DType::u8, size);

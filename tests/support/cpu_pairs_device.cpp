@@ -7,6 +7,8 @@ namespace flasheva {
 std::unique_ptr<Ops> make_device_ops() { return std::make_unique<CpuOps>(2, Bf16Products::emulated); }
 std::unique_ptr<Ops> make_test_ops() { return make_device_ops(); }
 
+std::size_t memory_taken(Ops& ops) { return dynamic_cast<CpuOps&>(ops).own_scratch_bytes(); }
+
 bool device_has_float64() { return true; }
 std::vector<DType> on_this_device(std::initializer_list<DType> types) { return types; }
 

@@ -6,6 +6,8 @@ namespace flasheva {
 std::unique_ptr<Ops> make_device_ops() { return make_cuda_ops(); }
 std::unique_ptr<Ops> make_test_ops() { return std::make_unique<StagedOps>(make_device_ops()); }
 
+std::size_t memory_taken(Ops& ops) { return ops.device_memory_taken(); }
+
 bool device_is_simulated() {
 #ifdef FLASHEVA_SIMULATED
   return true;

@@ -73,6 +73,7 @@ class StagedOps final : public Ops {
   DeviceMemory allocate_on_host(std::size_t bytes) override { return allocate(bytes); }
   void start_copy(Tensor out, Tensor in) override { copy(out, in); }
   void synchronize() override { ops_->synchronize(); }
+  void lend_scratch(const ScratchMemory&) override {}  // the device has no use for host memory
   void allow_tf32(bool allowed) override { ops_->allow_tf32(allowed); }
 
   void zero(Tensor out) override {

@@ -14,6 +14,9 @@ std::unique_ptr<Ops> make_device_ops();
 // The same on tensors in host memory.
 std::unique_ptr<Ops> make_test_ops();
 
+// Bytes of the device's memory that are taken; on the CPU, by operations alone beside what is lent to them.
+std::size_t memory_taken(Ops& ops);
+
 // Whether it computes in float64, as everything but a GPU does (kernels/dispatch.h).
 bool device_has_float64();
 // Of these types, those that it has.

@@ -1,5 +1,5 @@
-// The first step of a phase on a device with memory of its own: what operations take while they run is in the
-// plan. In each case another operation takes the most.
+// The first step of a phase: what operations take while they run is in the plan. In each case another
+// operation takes the most.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -72,7 +72,7 @@ void fill(const HostBatch& batch, std::int64_t vocab_size) {
 
 class FirstStep : public testing::TestWithParam<Case> {};
 
-// A phase's first step, and the bytes that it takes of the device's memory.
+// A phase's first step, and the bytes that it takes.
 std::vector<std::size_t> taken_by_first_steps(const Config& config, const ModelConfig& model, Ops& ops) {
   const auto communicator = make_single_communicator();
   Trainer trainer(config, model, ops, *communicator);
@@ -81,9 +81,9 @@ std::vector<std::size_t> taken_by_first_steps(const Config& config, const ModelC
   for (const PhaseConfig& phase : config.phases) {
     trainer.begin_phase(phase);
     fill(trainer.batch(), model.vocab_size);
-    const std::size_t before = ops.device_memory_taken();
+    const std::size_t before = memory_taken(ops);
     trainer.step_on_batch({});
-    taken.push_back(ops.device_memory_taken() - before);
+    taken.push_back(memory_taken(ops) - before);
   }
   return taken;
 }
