@@ -102,8 +102,10 @@ struct EvaluateSection {
 };
 
 struct DistributedSection {
-  // How long the ranks wait for one of them beyond the time of a step, seconds.
+  // How long ranks wait for one that does nothing, beyond the time of a step, seconds.
   double timeout = 30;
+  // The same where no step has shown how long it takes: a file system may take minutes for a few MiB.
+  double long_timeout() const { return 20 * timeout; }
   // Each rank keeps the optimizer's moments of its share of the weights alone.
   bool shard_optimizer = false;
   // And of its share of the summed gradients; implies the former.

@@ -6,17 +6,22 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "src/core/error.h"
+#include "src/core/pieces_done.h"
 
 namespace flasheva {
 
 namespace fs = std::filesystem;
 
 namespace {
+
+constexpr std::size_t piece_bytes = std::size_t{256} << 20;  // of a file: read, or on the device
 
 [[noreturn]] void fail_writing(const fs::path& path, int error) {
   const char* advice = error == ENOSPC                     ? "; free some space and start again"
@@ -91,18 +96,22 @@ FileWriter::~FileWriter() {
 void FileWriter::write(const void* data, std::size_t bytes) {
   const auto* at = static_cast<const char*>(data);
   while (bytes > 0) {
-    const ssize_t written = ::write(descriptor_, at, bytes);
+    const ssize_t written = ::write(descriptor_, at, std::min(bytes, piece_bytes - unflushed_bytes_));
     if (written < 0) {
       if (errno == EINTR) continue;
       fail_writing(path_, errno);
     }
     at += written;
     bytes -= static_cast<std::size_t>(written);
+    unflushed_bytes_ += static_cast<std::size_t>(written);
+    if (unflushed_bytes_ == piece_bytes) sync();
   }
 }
 
 void FileWriter::sync() {
   if (::fsync(descriptor_) != 0) fail_writing(path_, errno);
+  unflushed_bytes_ = 0;
+  ++pieces_done;
 }
 
 void FileWriter::close() {
@@ -111,6 +120,7 @@ void FileWriter::close() {
   const int error = errno;
   if (::close(descriptor) != 0 && flushed) fail_writing(path_, errno);
   if (!flushed) fail_writing(path_, error);
+  ++pieces_done;
 }
 
 void sync_folder(const fs::path& folder) {
@@ -171,7 +181,14 @@ std::uint64_t checksum_of(std::span<const std::byte> bytes) {
 
 std::string checksum_of_file(const fs::path& path) {
   const MappedFile file(path);
-  const XXH128_hash_t hash = XXH3_128bits(file.bytes().data(), file.bytes().size());
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_128bits_reset(state.get());
+  for (std::span<const std::byte> rest = file.bytes(); !rest.empty(); ++pieces_done) {
+    const std::span<const std::byte> piece = rest.first(std::min(rest.size(), piece_bytes));
+    XXH3_128bits_update(state.get(), piece.data(), piece.size());
+    rest = rest.subspan(piece.size());
+  }
+  const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 

@@ -34,7 +34,8 @@ class FileReader {
 };
 
 // A sequential writer. Nothing is visible under `path` before the first write; close() flushes to the device
-// (fsync) and reports failure, the destructor closes without reporting.
+// (fsync) and reports failure, the destructor closes without reporting. A long file is flushed on its way, so
+// that no flush takes long.
 class FileWriter {
  public:
   explicit FileWriter(const std::filesystem::path& path);  // creates or truncates
@@ -52,6 +53,7 @@ class FileWriter {
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;
+  std::size_t unflushed_bytes_ = 0;
 };
 
 // Flushes a folder's entries to the device, so that renames and new files in it survive a crash.

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -69,12 +68,12 @@ class Communicator {
   virtual void start_all_gather(Tensor tensor) = 0;
   virtual void wait() = 0;
 
-  // How long another rank may give no sign of life (its threads stand still, its machine is gone), and how
-  // long a call may wait for ranks that do. At first, both without end. A process that ends is noticed at
-  // once.
-  static constexpr double endless = std::numeric_limits<double>::infinity();
+  // How long another rank may give no sign of life (its threads stand still, its machine is gone). At first
+  // without end. A process that ends is noticed at once.
   virtual void set_timeout(double seconds) = 0;
-  virtual void set_patience(double seconds) = 0;
+  // And how long one that this one waits for may do nothing: neither make the call nor finish a piece of work
+  // (core/pieces_done.h). `during` says what ranks do now: "validation". At first without end.
+  virtual void set_patience(double seconds, const std::string& during) = 0;
 
   // The last call, once a rank's work is done, well or not: returns when all ranks have made it. A
   // communicator destroyed without it counts as a rank that died.

@@ -7,19 +7,19 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
 #include <cstring>
+#include <limits>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "kernels/check.h"
-#include "src/core/clock.h"
 #include "src/core/error.h"
 #include "src/distributed/background.h"
 #include "src/distributed/device_sums.h"
@@ -174,7 +174,9 @@ class MpiCommunicator final : public Communicator {
     background_.wait();
   }
   void set_timeout(double seconds) override { watch_.set_timeout(seconds); }
-  void set_patience(double seconds) override { patience_ = seconds; }
+  void set_patience(double seconds, const std::string& during) override {
+    watch_.set_patience(seconds, during);
+  }
 
   void leave() override {
     // When the first rank has ended, a launcher may end the rest: that must not become their exit code.
@@ -195,7 +197,7 @@ class MpiCommunicator final : public Communicator {
   // All calls of MPI after the constructor's come from one thread, in the same order on every rank.
   void start(Background::Job job) {
     background_.start([this, job = std::move(job)] {
-      watch_.set_progress(++calls_);
+      watch_.begin_call();
       try {
         job();
       } catch (const Error& error) {
@@ -203,6 +205,7 @@ class MpiCommunicator final : public Communicator {
       } catch (const std::exception& error) {
         end(ExitCode::other, error.what());
       }
+      watch_.end_call();
     });
   }
   // Where the network or a rank that is gone is to blame, the watch knows which, and ends this rank first.
@@ -212,7 +215,7 @@ class MpiCommunicator final : public Communicator {
     ::_exit(static_cast<int>(code));
   }
 
-  // Asks now and then, as MPI_Wait would keep a core busy that computes meanwhile, and would never give up.
+  // Asks now and then, as MPI_Wait would keep a core busy that computes meanwhile.
   template <class Done>
   void wait_until(const Done& done);
   void complete(int status, MPI_Request& request);
@@ -228,8 +231,6 @@ class MpiCommunicator final : public Communicator {
   PeerWatch watch_;
   std::vector<Place> places_;  // by rank
   DeviceSums* gpu_ = nullptr;
-  std::atomic<double> patience_ = endless;
-  std::int64_t calls_ = 0;
   Background background_;  // the last to come, the first to go: its jobs use the others
 };
 
@@ -264,13 +265,11 @@ void MpiCommunicator::complete(int status, MPI_Request& request) {
 template <class Done>
 void MpiCommunicator::wait_until(const Done& done) {
   constexpr int eager_polls = 200, pause_us = 50;
-  const double start = seconds_now();
   for (int polls = 0; !done(); ++polls) {
     if (polls < eager_polls)
       ::sched_yield();
     else
       ::usleep(pause_us);
-    if (const double waited = seconds_now() - start; waited > patience_) watch_.give_up(waited);
   }
 }
 

@@ -18,13 +18,14 @@
 
 #include "src/core/clock.h"
 #include "src/core/error.h"
+#include "src/core/pieces_done.h"
 
 namespace flasheva {
 
 namespace {
 
-constexpr int beat_ms = 250;  // how often a rank says how far it is
-constexpr int answer_ms = 2000;
+constexpr int beat_ms = 250;  // how often a rank says where it stands
+constexpr double standstill_seconds = 1;
 constexpr int meeting_seconds = 60;
 
 // IPv6's, or IPv4's in its first bytes: family and port stand at the same place in both.
@@ -173,6 +174,17 @@ PeerWatch::~PeerWatch() {
   ::close(wake_);
 }
 
+void PeerWatch::set_patience(double seconds, const std::string& during) {
+  const std::lock_guard lock(mutex_);
+  patience_seconds_ = seconds;
+  during_ = during;
+}
+
+void PeerWatch::begin_call() {
+  ++calls_;
+  in_call_since_ = seconds_now();
+}
+
 void PeerWatch::farewell() {
   change(State::leaving);
   thread_.join();
@@ -216,80 +228,118 @@ void PeerWatch::watch() {
   for (const Peer& peer : peers_) sockets.push_back({peer.socket, POLLIN, 0});  // -1 is passed over
   sockets.push_back({wake_, POLLIN, 0});
   bool said_farewell = false;
-  double beat_at = 0;
-  for (Peer& peer : peers_) peer.heard_at = seconds_now();
+  double beat_at = 0, awake_at = seconds_now();
+  for (Peer& peer : peers_) peer.heard_at = peer.got_on_at = awake_at;
   while (state_ != State::gone) {
     ::poll(sockets.data(), sockets.size(), beat_ms);
+    const double now = seconds_now(), asleep = now - std::exchange(awake_at, now);
+    if (asleep > standstill_seconds) forgive(asleep);
     for (std::size_t i = 0; i < peers_.size(); ++i) {
-      if (sockets[i].revents != 0) hear(i);
+      if (sockets[i].revents != 0) hear(peers_[i]);
       if (peers_[i].said_farewell) sockets[i].fd = -1;
       peers_[i].unsent.flush(peers_[i].socket);
     }
     check_silence();
-    if (state_ == State::giving_up) complain();
+    if (rank_ == 0) check_patience();
     if (state_ == State::leaving && !said_farewell) {
-      tell_all(Kind::farewell);
+      Message farewell = standing();
+      farewell.kind = Kind::farewell;
+      tell_all(farewell);
       said_farewell = true;
       sockets.back().fd = -1;
     }
     // Nothing after a farewell: a connection closed with words unread takes those before with it.
     if (!said_farewell && seconds_now() - beat_at > 1e-3 * beat_ms) {
-      tell_all(Kind::progress);
+      tell_all(standing());
       beat_at = seconds_now();
     }
     if (said_farewell && all_said_farewell() && all_is_sent()) return;
   }
 }
 
+// This process itself stood still, with its whole job or alone, and could not hear the others meanwhile.
+void PeerWatch::forgive(double seconds) {
+  for (Peer& peer : peers_) {
+    peer.heard_at += seconds;
+    peer.got_on_at += seconds;
+  }
+}
+
+// What there is of a message, or of its rest.
+void PeerWatch::hear(Peer& peer) {
+  Message message;
+  const ssize_t bytes = ::recv(peer.socket, &message, sizeof(message) - peer.received.size(), MSG_DONTWAIT);
+  if (bytes < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return;
+  if (bytes <= 0) end(peer.name + " died");
+  peer.received.append(reinterpret_cast<const char*>(&message), static_cast<std::size_t>(bytes));
+  if (peer.received.size() < sizeof(message)) return;
+  std::memcpy(&message, peer.received.data(), sizeof(message));
+  peer.received.clear();
+  if (message.kind == Kind::lost) end(message.text);
+  if (message.kind == Kind::farewell) peer.said_farewell = true;
+  note(peer, message);
+}
+
+void PeerWatch::note(Peer& peer, const Message& message) {
+  peer.heard_at = seconds_now();
+  if (message.calls != peer.last.calls || message.pieces != peer.last.pieces) peer.got_on_at = peer.heard_at;
+  peer.last = message;
+}
+
 void PeerWatch::check_silence() {
   for (const Peer& peer : peers_) {
     const double silent = seconds_now() - peer.heard_at;
     if (peer.socket >= 0 && !peer.said_farewell && silent > timeout_seconds_)
-      end(peer, fmt::format("has given no sign of life for {:.0f} s", silent));
+      end(fmt::format("{} has given no sign of life for {:.0f} s", peer.name, silent));
   }
 }
 
-void PeerWatch::hear(std::size_t index) {
-  Peer& peer = peers_[index];
-  Message message;
-  if (!receive_all(peer.socket, &message, sizeof(message))) end(peer, "died");
-  peer.progress = message.progress;
-  peer.heard_at = seconds_now();
-  switch (message.kind) {
-    case Kind::progress:
-      return;
-    case Kind::farewell:
-      peer.said_farewell = true;
-      return;
-    case Kind::waiting:
-      end(slowest(), message.text);
-    case Kind::lost:
-      end(message.text);
+// Of those that are equally far, the rank that has done nothing for longest. Others are heard of later than
+// this one: who has long waited for a call may be through it by now, and keeps only those waiting that are
+// further.
+void PeerWatch::check_patience() {
+  note(peers_[0], standing());
+  const auto [slowest, fastest] =
+      std::minmax_element(peers_.begin(), peers_.end(), [](const Peer& a, const Peer& b) {
+        return std::pair(a.last.calls, a.got_on_at) < std::pair(b.last.calls, b.got_on_at);
+      });
+  const double idle = seconds_now() - slowest->got_on_at;
+  for (const Peer& peer : peers_) {
+    const Message& waiting = peer.last;
+    if (waiting.calls > slowest->last.calls &&
+        std::min(waiting.waits_seconds, idle) > waiting.patience_seconds)
+      end(fmt::format("{} has done nothing for {:.0f} s, during {}, and others wait for it", slowest->name,
+                      idle, waiting.text));
   }
+  const bool all_wait = std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) {
+    return peer.last.waits_seconds > peer.last.patience_seconds;
+  });
+  if (all_wait && slowest->last.calls == fastest->last.calls)
+    end(fmt::format(
+        "all ranks have been in the same sum for {:.0f} s, during {}: the network between them or "
+        "a GPU hangs",
+        fastest->last.waits_seconds, fastest->last.text));
 }
 
 // A peer that is lost is heard of anyway; one that stands still, and does not read, must not hold this one
-// up. Of how far this rank is, the next beat says more than one that had to wait.
-void PeerWatch::tell(Peer& peer, Kind kind, const std::string& text) {
-  if (peer.socket < 0 || (kind == Kind::progress && !peer.unsent.empty())) return;
-  Message message{kind, progress_, {}};
-  text.copy(message.text, sizeof(message.text) - 1);
-  peer.unsent.add(&message, sizeof(message));
-  peer.unsent.flush(peer.socket);
+// up. Of where this rank stands, the next beat says more than one that had to wait.
+void PeerWatch::tell_all(const Message& message) {
+  for (Peer& peer : peers_) {
+    if (peer.socket < 0 || (message.kind == Kind::standing && !peer.unsent.empty())) continue;
+    peer.unsent.add(&message, sizeof(message));
+    peer.unsent.flush(peer.socket);
+  }
 }
 
-void PeerWatch::tell_all(Kind kind, const std::string& text) {
-  for (Peer& peer : peers_) tell(peer, kind, text);
-}
-
-// Of those that are equally far, the one that has been silent longest: it may stand still in the midst of a
-// call.
-const PeerWatch::Peer& PeerWatch::slowest() {
-  peers_[0].progress = progress_;
-  peers_[0].heard_at = seconds_now();
-  return *std::min_element(peers_.begin(), peers_.end(), [](const Peer& a, const Peer& b) {
-    return std::pair(a.progress, a.heard_at) < std::pair(b.progress, b.heard_at);
-  });
+PeerWatch::Message PeerWatch::standing() {
+  Message message;
+  message.calls = calls_;
+  message.pieces = pieces_done;
+  message.waits_seconds = seconds_now() - in_call_since_;
+  const std::lock_guard lock(mutex_);
+  message.patience_seconds = patience_seconds_;
+  during_.copy(message.text, sizeof(message.text) - 1);
+  return message;
 }
 
 bool PeerWatch::all_said_farewell() const {
@@ -301,35 +351,16 @@ bool PeerWatch::all_is_sent() const {
   return std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.unsent.empty(); });
 }
 
-void PeerWatch::give_up(double seconds) {
-  waited_seconds_ = seconds;
-  change(State::giving_up);
-  while (true) ::pause();
-}
-
-// Rank 0 hears how far each rank is and names the slowest, which may be itself. If it does not answer, it is
-// the one that hangs.
-void PeerWatch::complain() {
-  const std::string what = fmt::format("has kept the others waiting for {:.0f} s", waited_seconds_.load());
-  if (rank_ == 0) end(slowest(), what);
-  tell(peers_[0], Kind::waiting, what);
-  pollfd answer{peers_[0].socket, POLLIN, 0};
-  if (::poll(&answer, 1, answer_ms) == 0) end(peers_[0], what);
-  hear(0);
-}
-
-void PeerWatch::end(const Peer& lost, const std::string& what) {
-  const std::string text = lost.name + " " + what;
-  if (rank_ == 0) {
-    tell_all(Kind::lost, text);
-    ::usleep(300'000);  // they have heard it before this end closes the connections
-  }
-  end(text);
-}
-
 // Leaves without a word to MPI, which would wait for the lost rank, and from this thread, as the others may
 // be waiting for it too. Files are whole at any moment.
-void PeerWatch::end(const std::string& text) const {
+void PeerWatch::end(const std::string& text) {
+  if (rank_ == 0) {
+    Message lost;
+    lost.kind = Kind::lost;
+    text.copy(lost.text, sizeof(lost.text) - 1);
+    tell_all(lost);
+    ::usleep(300'000);  // they have heard it before this end closes the connections
+  }
   const std::string line = fmt::format(
       "flasheva: rank {}: {}; start the same command again to go on from the last checkpoint\n", rank_, text);
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());

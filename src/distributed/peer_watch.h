@@ -2,14 +2,17 @@
 //
 // MPI says nothing of the kind: a sum over ranks of which one is gone just never ends. So each rank keeps a
 // TCP connection to rank 0: when a process dies, its system closes the connection, and rank 0 tells the
-// others whom it lost. A few times a second each end says how many calls it has made (calls are the same on
-// all ranks): one that stands still is noticed, and the one that keeps the others waiting can be named.
+// others whom it lost. A few times a second each end says where it stands: one that falls silent is noticed.
+// Where one waits longer than it has patience, rank 0 looks for the rank that has made the fewest calls
+// (calls are the same on all ranks), and names it if it has done nothing for so long. One that still counts
+// pieces of work (core/pieces_done.h) is slow, and waited for.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <mutex>
 #include <span>
 #include <string>
 #include <thread>
@@ -34,52 +37,60 @@ class PeerWatch {
   // A rank that says nothing for so long counts as lost.
   void set_timeout(double seconds) { timeout_seconds_ = seconds; }
 
-  // This rank has made so many calls.
-  void set_progress(std::int64_t calls) { progress_ = calls; }
+  // So does one that does nothing for so long while this one waits in a call; `during`: what ranks do now.
+  void set_patience(double seconds, const std::string& during);
 
-  // Some rank has kept this one waiting for so long that all end. Rank 0 names the slowest.
-  [[noreturn]] void give_up(double seconds);
+  // Around every call that may have to wait for other ranks, one after another.
+  void begin_call();
+  void end_call() { in_call_since_ = never; }
 
   // This rank is done; returns when every rank it is connected to is, too.
   void farewell();
 
  private:
+  static constexpr double endless = std::numeric_limits<double>::infinity(), never = endless;
+
+  enum class Kind : std::int32_t { standing, farewell, lost };
+  struct Message {
+    Kind kind = Kind::standing;
+    std::int64_t calls = 0, pieces = 0;  // begun, done
+    double waits_seconds = -endless;     // in the call that has not ended, if any
+    double patience_seconds = endless;
+    char text[400] = {};  // what it does; of a lost rank, what happened
+  };
   struct Peer {
     int socket = -1;
     std::string name;  // "rank 2 (process 4711 on HOST)"
-    std::int64_t progress = 0;
-    double heard_at = 0;  // seconds of a clock
+    Message last;
+    double heard_at = 0, got_on_at = 0;  // seconds of a clock
     bool said_farewell = false;
     Outbox unsent;
+    std::string received;  // the beginning of a message
   };
-  enum class State { watching, leaving, giving_up, gone };
-  enum class Kind : std::int32_t { progress, farewell, waiting, lost };
-  struct Message {
-    Kind kind;
-    std::int64_t progress;
-    char text[240];
-  };
+  enum class State { watching, leaving, gone };
 
   void meet(int ranks, const Broadcast& broadcast);
   void watch();
   void change(State state);
-  void hear(std::size_t peer);
+  void forgive(double seconds);
+  void hear(Peer& peer);
+  void note(Peer& peer, const Message& message);
   void check_silence();
-  void complain();
-  void tell(Peer& peer, Kind kind, const std::string& text = "");
-  void tell_all(Kind kind, const std::string& text = "");
-  const Peer& slowest();
+  void check_patience();
+  Message standing();
+  void tell_all(const Message& message);
   bool all_said_farewell() const;
   bool all_is_sent() const;
-  [[noreturn]] void end(const Peer& lost, const std::string& what);
-  [[noreturn]] void end(const std::string& text) const;
+  [[noreturn]] void end(const std::string& text);
 
   const int rank_;
   std::vector<Peer> peers_;  // rank 0 knows all, itself without a socket; every other rank knows rank 0
-  std::atomic<std::int64_t> progress_ = 0;
   std::atomic<State> state_ = State::watching;
-  std::atomic<double> timeout_seconds_ = std::numeric_limits<double>::infinity();
-  std::atomic<double> waited_seconds_ = 0;
+  std::atomic<double> timeout_seconds_ = endless, in_call_since_ = never;
+  std::atomic<std::int64_t> calls_ = 0;
+  std::mutex mutex_;  // of the two below
+  double patience_seconds_ = endless;
+  std::string during_;
   int wake_ = -1;  // an event that interrupts the watch when the state changes
   std::thread thread_;
 };

@@ -19,7 +19,7 @@ class SingleCommunicator final : public Communicator {
   void start_all_gather(Tensor) override {}
   void wait() override {}
   void set_timeout(double) override {}
-  void set_patience(double) override {}
+  void set_patience(double, const std::string&) override {}
   void leave() override {}
 };
 

@@ -8,6 +8,7 @@
 
 #include "src/core/error.h"
 #include "src/core/file.h"
+#include "src/core/pieces_done.h"
 #include "src/io/model_folder.h"
 
 namespace flasheva {
@@ -224,6 +225,7 @@ void StoredMoments::load(Tensor out, const std::string& tensor, std::int64_t fir
                   part.elements->data.data() + static_cast<std::size_t>(begin - part.first) * sizeof(float),
                   static_cast<std::size_t>(end - begin) * sizeof(float));
       found += end - begin;
+      ++pieces_done;
     }
   if (found != out.size())
     fail(ExitCode::data, "{}: elements {} .. {} of {} are not all there; go on from another checkpoint",

@@ -5,6 +5,7 @@
 
 #include "kernels/check.h"
 #include "src/core/error.h"
+#include "src/core/pieces_done.h"
 #include "src/io/safetensors.h"
 
 namespace flasheva {
@@ -117,6 +118,7 @@ void load_tensor(Tensor out, const StoredTensor& stored, const std::string& wher
   if (!load_elements(out, stored, where))
     fail(ExitCode::data, "{}: stored as {}, which does not convert to {}", where, name_of(stored.dtype),
          name_of(out.dtype));
+  ++pieces_done;
 }
 
 std::vector<std::byte> convert_elements(const StoredTensor& in, StoredType out_type) {

@@ -79,6 +79,7 @@ class Recipe {
     for (; !state_.finished(); ++progress_.phase, progress_.step_in_phase = progress_.skipped_in_phase = 0)
       if (!run_phase(config_.phases[static_cast<std::size_t>(progress_.phase)]))
         return TrainOutcome::preempted;
+    wait_long("the writing of the model");
     state_.write_model();
     return TrainOutcome::finished;
   }
@@ -86,41 +87,45 @@ class Recipe {
   // After an error that left all ranks at the same call: a checkpoint that is on its way to the disk gets
   // there. Of what fails now nothing is said.
   void finish_saving_quietly() {
-    communicator_.set_patience(Communicator::endless);
+    wait_long("the end of a checkpoint");
     try {
       state_.finish_saving();
     } catch (const SharedError&) {
     }
   }
 
-  // False if asked to stop before the whole run was done; a checkpoint is then saved. What comes before the
-  // steps and after them takes as long as it takes, and so may the first step.
+  // False if asked to stop before the whole run was done; a checkpoint is then saved.
   bool run_phase(const PhaseConfig& phase) {
-    step_seconds_ = Communicator::endless;
+    step_seconds_.reset();
+    wait_long("the beginning of phase " + phase.name);
     state_.begin_phase(phase);
     log_line(fmt::format("phase {}: {} steps, {}, {} of {} parameters trained", phase.name, phase.steps,
                          to_string(phase.precision), trainer_.parameters().trained_count(),
                          trainer_.parameters().count()));
-    if (progress_.step_in_phase == 0) validate(phase, /*attention_error=*/progress_.step == 0);
+    if (progress_.step_in_phase == 0) {
+      wait_long("validation");
+      validate(phase, /*attention_error=*/progress_.step == 0);
+    }
     const bool done = run_steps(phase);
-    communicator_.set_patience(Communicator::endless);
+    wait_long("the end of phase " + phase.name);
     return done;
   }
 
   bool run_steps(const PhaseConfig& phase) {
     timer_start();
+    wait_as_long_as_a_step(phase);
     while (progress_.step_in_phase < phase.steps) {
       if (!run_step(phase)) continue;
       const bool last = progress_.step_in_phase == phase.steps;
       if (last || progress_.step % config_.evaluate.every == 0)
-        paused([&] { validate(phase, /*attention_error=*/last); });
+        paused(phase, "validation", [&] { validate(phase, /*attention_error=*/last); });
       if (progress_.step % config_.guards.weights_every == 0)
-        paused([&] { guards_.compare_weights(trainer_, place(phase)); });
+        paused(phase, "a comparison of weights", [&] { guards_.compare_weights(trainer_, place(phase)); });
       std::array<double, 2> any{StopSignal::requested() ? 1.0 : 0.0, state_.saving() ? 1.0 : 0.0};
       communicator_.all_reduce_sum(any);
       const bool stop = any[0] > 0;
       state_.go_on_saving(any[1] > 0);
-      save_if_due(last || stop);
+      save_if_due(phase, last || stop);
       if (stop) return last && progress_.phase + 1 == std::ssize(config_.phases);
     }
     return true;
@@ -128,15 +133,15 @@ class Recipe {
 
   // What is being written counts for nothing until it is there, and one is written at a time: so that a crash
   // costs no more than checkpoint.every steps, two are begun in so many, the first of them an interim one.
-  void save_if_due(bool leaving) {
+  void save_if_due(const PhaseConfig& phase, bool leaving) {
     const std::int64_t every = config_.checkpoint.every, since = progress_.step % every;
     const bool due = leaving || since == 0;
     if (due || since == every / 2)
-      paused([&] {
+      paused(phase, "a checkpoint", [&] {
         wait_for_checkpoint();
         state_.save(/*interim=*/!due);
       });
-    if (leaving || every == 1) paused([&] { state_.finish_saving(); });
+    if (leaving || every == 1) paused(phase, "a checkpoint", [&] { state_.finish_saving(); });
   }
 
   void wait_for_checkpoint() {
@@ -157,7 +162,7 @@ class Recipe {
     const StepResult result = trainer_.step(train_data_, order_, progress_,
                                             [&](const StepResult& step) { return guards_.accepts(step); });
     step_seconds_ = seconds_now() - begun;
-    wait_as_long_as_a_step();
+    wait_as_long_as_a_step(phase);
     ++progress_.step;
     ++progress_.step_in_phase;
     if (!result.updated) ++progress_.skipped_in_phase;
@@ -173,7 +178,7 @@ class Recipe {
 
   bool roll_back(const PhaseConfig& phase) {
     bool done = false;
-    paused([&] { done = state_.roll_back(phase); });
+    paused(phase, "a return to a checkpoint", [&] { done = state_.roll_back(phase); });
     guards_.rolled_back();
     if (!done) return false;
     log_line(fmt::format("back to step {}; its next batches are left out", progress_.step));
@@ -251,17 +256,25 @@ class Recipe {
     timer_from_ = seconds_now();
   }
 
-  void wait_as_long_as_a_step() { communicator_.set_patience(config_.distributed.timeout + step_seconds_); }
+  // For what nobody knows how long it takes.
+  void wait_long(const std::string& during) {
+    communicator_.set_patience(config_.distributed.long_timeout(), during);
+  }
 
-  // Runs something that does not count as training time, and for which other ranks may wait as long as it
-  // takes; in the step that follows, none waits longer than in any other.
+  void wait_as_long_as_a_step(const PhaseConfig& phase) {
+    if (!step_seconds_) return wait_long("the first step of phase " + phase.name);
+    communicator_.set_patience(config_.distributed.timeout + *step_seconds_, "a step of phase " + phase.name);
+  }
+
+  // Runs something that does not count as training time, and for which ranks wait long; in the step that
+  // follows, none waits longer than in any other.
   template <class Work>
-  void paused(Work work) {
+  void paused(const PhaseConfig& phase, const char* during, Work work) {
     timed_seconds_ += seconds_now() - timer_from_;
-    communicator_.set_patience(Communicator::endless);
+    wait_long(during);
     work();
     on_any_rank(communicator_, false);  // all are through it
-    wait_as_long_as_a_step();
+    wait_as_long_as_a_step(phase);
     timer_from_ = seconds_now();
   }
 
@@ -306,7 +319,7 @@ class Recipe {
   RunState state_;
   Progress& progress_ = state_.progress;
   Communicator& communicator_;
-  double step_seconds_ = Communicator::endless;  // of the last step of this phase
+  std::optional<double> step_seconds_;  // of the last step of this phase
   double timer_from_ = 0, timed_seconds_ = 0;
   std::int64_t timed_tokens_ = 0;
   std::int64_t validation_bytes_ = 0;  // of the validation's targets; 0 where no tokenizer is known
@@ -331,6 +344,7 @@ TrainOutcome train(const Config& config, Ops& ops, Communicator& communicator, b
                     config.batch.sequences, communicator.size()));
   if (communicator.size() > 1) log_line(communicator.description());
   communicator.set_timeout(config.distributed.timeout);
+  communicator.set_patience(config.distributed.long_timeout(), "the start");
   std::optional<Recipe> recipe;
   succeed_together(communicator, [&] { recipe.emplace(config, ops, communicator); });
   return recipe->run(fresh);

@@ -7,6 +7,7 @@
 
 #include "src/core/error.h"
 #include "src/core/file.h"
+#include "src/core/pieces_done.h"
 #include "src/core/text.h"
 #include "src/distributed/gradient_sum.h"
 #include "src/model/planned_memory.h"
@@ -286,8 +287,10 @@ void Trainer::forward_backward(std::int64_t counted, double loss_scale, const Pr
     const TokenBatch batch = micro_batch(first, std::min(micro, sequences_ - first));
     const PassContext pass{ops_, batch.extent, noise_of(progress, first)};
     work_.gradients->begin_pass(first + micro >= sequences_);
-    model_.network.forward_backward(pass, batch, scale,
-                                    [this](int layer) { work_.gradients->layer_done(layer); });
+    model_.network.forward_backward(pass, batch, scale, [this](int layer) {
+      work_.gradients->layer_done(layer);
+      ++pieces_done;
+    });
     work_.gradients->end_pass();
     const std::int64_t targets = batch.extent.rows();
     ops_.start_copy(work_.losses.rows(first * batch.extent.tokens, targets),
@@ -322,6 +325,7 @@ std::uint64_t Trainer::weights_checksum() const {
   for (const Parameter& parameter : model_.parameters.all()) {
     const Tensor master = staging.read(ops_, parameter.master);
     checksums.push_back(checksum_of({static_cast<const std::byte*>(master.data), master.bytes()}));
+    ++pieces_done;
   }
   return checksum_of(std::as_bytes(std::span(checksums)));
 }
@@ -340,6 +344,7 @@ ValidationResult Trainer::validate(TokenFile& data, std::int64_t sequences, Atte
     sums[0] += losses.nats;
     sums[1] += static_cast<double>(losses.correct);
     sums[2] += static_cast<double>(counted_targets(work_.batch, count, T));
+    ++pieces_done;
   };
   succeed_together(communicator_, [&] {
     for (std::int64_t first = first_sequence_of_rank(total, rank, ranks); first < end; first += micro)

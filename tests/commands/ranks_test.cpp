@@ -317,6 +317,18 @@ TEST_F(RanksInTrouble, AHangingRankIsNamedByEveryOther) {
   }
 }
 
+// As where Slurm suspends a job.
+TEST_F(RanksInTrouble, AllThatStandStillTogetherGoOn) {
+  start("suspended", 3, mpirun(3), {"distributed.timeout=2"});
+  for (const int signal : {SIGSTOP, SIGCONT}) {
+    for (const pid_t process : processes) ::kill(process, signal);
+    std::this_thread::sleep_for(std::chrono::seconds(4));
+  }
+  ::kill(processes[2], SIGTERM);
+  end();
+  EXPECT_EQ(result.code, static_cast<int>(ExitCode::preempted)) << result.err;
+}
+
 TEST_F(RanksInTrouble, AKilledLauncherLeavesNoneBehind) {
   start("orphans", 2, mpirun(2));
   program->signal(SIGKILL);

@@ -26,7 +26,7 @@ class Recorder final : public Communicator {
   void start_all_gather(Tensor) override {}
   void wait() override { waited = true; }
   void set_timeout(double) override {}
-  void set_patience(double) override {}
+  void set_patience(double, const std::string&) override {}
   void leave() override {}
 
   const float* origin = nullptr;

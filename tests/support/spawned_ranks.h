@@ -54,7 +54,7 @@ class SpawnedRank final : public Communicator {
     while (sums_ != nullptr && !sums_->done()) std::this_thread::yield();
   }
   void set_timeout(double) override {}
-  void set_patience(double) override {}
+  void set_patience(double, const std::string&) override {}
   void leave() override {
     std::vector<double> nothing(1);
     all_reduce_sum(nothing);

@@ -29,7 +29,7 @@ class ForwardingCommunicator : public Communicator {
   void start_all_gather(Tensor tensor) override { to_.start_all_gather(tensor); }
   void wait() override { to_.wait(); }
   void set_timeout(double seconds) override { to_.set_timeout(seconds); }
-  void set_patience(double seconds) override { to_.set_patience(seconds); }
+  void set_patience(double seconds, const std::string& during) override { to_.set_patience(seconds, during); }
   void leave() override { to_.leave(); }
 
  private:

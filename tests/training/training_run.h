@@ -42,7 +42,7 @@ class WatchedRank : public Communicator {
   void start_all_gather(Tensor) override {}
   void wait() override {}
   void set_timeout(double) override {}
-  void set_patience(double) override {}
+  void set_patience(double, const std::string&) override {}
   void leave() override {}
 };
 
