@@ -266,7 +266,9 @@ inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   ++flasheva::simulator::held;
   return cudaSuccess;
 }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { return all_has_happened(); }
+inline cudaError_t cudaEventQuery(cudaEvent_t) {
+  return flasheva::simulator::sums_hang ? cudaErrorNotReady : all_has_happened();
+}
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
   event_times.erase(event);

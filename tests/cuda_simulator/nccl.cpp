@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -29,6 +30,7 @@ struct SimulatedRanks {
   Header* header = nullptr;
   std::byte* slots = nullptr;
   std::size_t bytes = 0;
+  bool hangs = false;
 
   std::byte* slot(int of) const { return slots + static_cast<std::size_t>(of) * most_bytes; }
   void meet() const { pthread_barrier_wait(&header->barrier); }
@@ -65,10 +67,28 @@ ncclResult_t ncclCommInitRank(ncclComm_t* ranks, int size, ncclUniqueId id, int 
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommDestroy(ncclComm_t ranks) {
+namespace {
+
+ncclResult_t end(ncclComm_t ranks) {
   ::munmap(ranks->header, ranks->bytes);
   delete ranks;
   return ncclSuccess;
+}
+
+}  // namespace
+
+ncclResult_t ncclCommDestroy(ncclComm_t ranks) {
+  if (ranks->hangs) {
+    std::fprintf(stderr, "ncclCommDestroy would wait without end\n");
+    std::abort();
+  }
+  ++nccl_destroyed;
+  return end(ranks);
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t ranks) {
+  ++nccl_aborted;
+  return end(ranks);
 }
 
 namespace {
@@ -81,6 +101,7 @@ ncclResult_t exchange(ncclComm_t ranks, const void* send, std::size_t count, ncc
                       const Use& use) {
   const std::size_t bytes = count * size_of(type);
   if (bytes > most_bytes) return ncclSystemError;
+  if ((ranks->hangs = flasheva::simulator::sums_hang)) return ncclSuccess;
   if (bytes > 0) std::memcpy(ranks->slot(ranks->rank), flasheva::simulator::reachable(send), bytes);
   ranks->meet();
   use();

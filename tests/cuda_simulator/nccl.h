@@ -1,5 +1,6 @@
 // The part of NCCL that flasheva uses, for the simulator: ranks are processes of one machine that exchange
-// through shared memory. A call returns when all ranks have made it and its work is done.
+// through shared memory. A call returns when all ranks have made it and its work is done, or at once where a
+// test has said that it hangs (simulator.h); then ranks can be aborted alone, as destroying them would wait.
 #pragma once
 
 #include <cstddef>
@@ -18,9 +19,12 @@ using ncclComm_t = SimulatedRanks*;
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
 ncclResult_t ncclCommInitRank(ncclComm_t* ranks, int size, ncclUniqueId id, int rank);
 ncclResult_t ncclCommDestroy(ncclComm_t ranks);
-inline ncclResult_t ncclCommAbort(ncclComm_t ranks) { return ncclCommDestroy(ranks); }
+ncclResult_t ncclCommAbort(ncclComm_t ranks);
+// What a test says has happened to the sums that are under way, and how ranks have ended.
+inline ncclResult_t nccl_async_error = ncclSuccess;
+inline int nccl_aborted = 0, nccl_destroyed = 0;
 inline ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t* state) {
-  *state = ncclSuccess;
+  *state = nccl_async_error;
   return ncclSuccess;
 }
 inline const char* ncclGetErrorString(ncclResult_t) { return "simulated error"; }

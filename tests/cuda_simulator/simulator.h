@@ -123,6 +123,9 @@ inline int launches = 0;
 // How often the host has waited for the GPU.
 inline int host_waits = 0;
 
+// Sums over ranks that begin now never end, as where a rank is gone.
+inline bool sums_hang = false;
+
 // The GPU's clock, which matrix products alone move on (cublasLt.h).
 inline double milliseconds = 0;
 
