@@ -30,9 +30,30 @@ constexpr std::size_t piece_bytes = std::size_t{256} << 20;  // of a file: read,
   fail(ExitCode::disk, "{}: cannot write: {}{}", path.string(), std::strerror(error), advice);
 }
 
-[[noreturn]] void fail_reading(const fs::path& path, int error) {
-  fail(ExitCode::data, "{}: cannot read: {}", path.string(), std::strerror(error));
+[[noreturn]] void fail_reading(const fs::path& path, const char* reason) {
+  fail(ExitCode::data, "{}: cannot read: {}", path.string(), reason);
 }
+
+// A regular file, opened to be read.
+struct OpenFile {
+  int descriptor;
+  std::size_t bytes;
+};
+OpenFile open_regular_file(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail_reading(path, std::strerror(errno));
+  struct stat status {};
+  const char* fault = ::fstat(descriptor, &status) != 0 ? std::strerror(errno)
+                      : S_ISDIR(status.st_mode)         ? std::strerror(EISDIR)
+                      : S_ISREG(status.st_mode)         ? nullptr
+                                                        : "not a regular file";
+  if (fault == nullptr) return {descriptor, static_cast<std::size_t>(status.st_size)};
+  ::close(descriptor);
+  fail_reading(path, fault);
+}
+
+// To the device; pipes and terminals have none.
+bool flush(int descriptor) { return ::fsync(descriptor) == 0 || errno == EINVAL; }
 
 }  // namespace
 
@@ -45,14 +66,9 @@ std::string read_text_file(const fs::path& path, std::size_t max_bytes) {
 }
 
 FileReader::FileReader(const fs::path& path) : path_(path) {
-  descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor_ < 0) fail_reading(path, errno);
-  struct stat status {};
-  int error = ::fstat(descriptor_, &status) != 0 ? errno : 0;
-  if (error == 0 && !S_ISREG(status.st_mode)) error = S_ISDIR(status.st_mode) ? EISDIR : EINVAL;
-  if (error == 0) return;
-  ::close(descriptor_);
-  fail_reading(path, error);
+  const auto [descriptor, bytes] = open_regular_file(path);
+  descriptor_ = descriptor;
+  bytes_ = static_cast<std::int64_t>(bytes);
 }
 
 FileReader::~FileReader() { ::close(descriptor_); }
@@ -62,7 +78,7 @@ std::size_t FileReader::read(void* out, std::size_t bytes) {
   while (done < bytes) {
     const ssize_t count = ::read(descriptor_, static_cast<char*>(out) + done, bytes - done);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail_reading(path_, errno);
+    if (count < 0) fail_reading(path_, std::strerror(errno));
     if (count == 0) break;
     done += static_cast<std::size_t>(count);
   }
@@ -71,7 +87,7 @@ std::size_t FileReader::read(void* out, std::size_t bytes) {
 }
 
 void FileReader::seek(std::int64_t position) {
-  if (::lseek(descriptor_, position, SEEK_SET) < 0) fail_reading(path_, errno);
+  if (::lseek(descriptor_, position, SEEK_SET) < 0) fail_reading(path_, std::strerror(errno));
   position_ = position;
 }
 
@@ -109,14 +125,14 @@ void FileWriter::write(const void* data, std::size_t bytes) {
 }
 
 void FileWriter::sync() {
-  if (::fsync(descriptor_) != 0) fail_writing(path_, errno);
+  if (!flush(descriptor_)) fail_writing(path_, errno);
   unflushed_bytes_ = 0;
   ++pieces_done;
 }
 
 void FileWriter::close() {
   const int descriptor = std::exchange(descriptor_, -1);
-  const bool flushed = ::fsync(descriptor) == 0;
+  const bool flushed = flush(descriptor);
   const int error = errno;
   if (::close(descriptor) != 0 && flushed) fail_writing(path_, errno);
   if (!flushed) fail_writing(path_, error);
@@ -126,20 +142,24 @@ void FileWriter::close() {
 void sync_folder(const fs::path& folder) {
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) fail_writing(folder, errno);
-  const bool flushed = ::fsync(descriptor) == 0;
+  const bool flushed = flush(descriptor);
   const int error = errno;
   ::close(descriptor);
   if (!flushed) fail_writing(folder, error);
 }
 
 void write_file_atomically(const fs::path& path, std::string_view content) {
-  fs::path temporary = path;
-  temporary += ".tmp";
-  FileWriter writer(temporary);
+  std::error_code none;
+  const bool special = fs::is_other(path, none);  // a device or a pipe
+  const bool link = !special && fs::is_symlink(path, none) && fs::exists(path, none);
+  const fs::path target = link ? fs::canonical(path) : path;
+  const fs::path written = special ? target : fs::path(target).concat(".tmp");
+  FileWriter writer(written);
   writer.write(content);
   writer.close();
-  if (::rename(temporary.c_str(), path.c_str()) != 0) fail_writing(path, errno);
-  sync_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  if (special) return;
+  if (::rename(written.c_str(), target.c_str()) != 0) fail_writing(path, errno);
+  sync_folder(target.has_parent_path() ? target.parent_path() : fs::path("."));
 }
 
 void create_folders(const fs::path& folder) {
@@ -149,23 +169,14 @@ void create_folders(const fs::path& folder) {
 }
 
 MappedFile::MappedFile(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) fail_reading(path, errno);
-  struct stat status {};
+  const auto [descriptor, bytes] = open_regular_file(path);
   void* data = nullptr;
-  int error = 0;
-  if (::fstat(descriptor, &status) != 0) {
-    error = errno;
-  } else if (!S_ISREG(status.st_mode)) {
-    error = S_ISDIR(status.st_mode) ? EISDIR : EINVAL;
-  } else if (status.st_size > 0) {
-    data = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (data == MAP_FAILED) error = errno;
-  }
+  if (bytes > 0) data = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  const int error = errno;
   ::close(descriptor);
-  if (error != 0) fail_reading(path, error);
+  if (data == MAP_FAILED) fail_reading(path, std::strerror(error));
   data_ = static_cast<const std::byte*>(data);
-  size_ = static_cast<std::size_t>(status.st_size);
+  size_ = bytes;
 }
 
 MappedFile::~MappedFile() {

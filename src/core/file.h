@@ -26,16 +26,16 @@ class FileReader {
   std::size_t read(void* out, std::size_t bytes);
   void seek(std::int64_t position);
   std::int64_t position() const { return position_; }
+  std::int64_t bytes() const { return bytes_; }  // of the file when it was opened
 
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;
-  std::int64_t position_ = 0;
+  std::int64_t position_ = 0, bytes_ = 0;
 };
 
-// A sequential writer. Nothing is visible under `path` before the first write; close() flushes to the device
-// (fsync) and reports failure, the destructor closes without reporting. A long file is flushed on its way, so
-// that no flush takes long.
+// A sequential writer. close() flushes to the device (fsync) and reports failure, the destructor closes
+// without reporting. A long file is flushed on its way, so that no flush takes long.
 class FileWriter {
  public:
   explicit FileWriter(const std::filesystem::path& path);  // creates or truncates
@@ -59,7 +59,8 @@ class FileWriter {
 // Flushes a folder's entries to the device, so that renames and new files in it survive a crash.
 void sync_folder(const std::filesystem::path& folder);
 
-// Writes a temporary file beside `path`, flushes it, renames it over `path` and flushes the folder.
+// Writes a temporary file beside `path`, flushes it, renames it over `path` and flushes the folder. Where
+// `path` is a link, so with the file that it leads to; a device or a pipe, such as /dev/null, is written to.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
 // Creates the folder and its parents.
