@@ -3,7 +3,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
 #include <vector>
@@ -42,6 +46,14 @@ int report(const std::string& message, ExitCode code) {
   return static_cast<int>(code);
 }
 
+// What was printed may still be in a buffer, and may have been lost when one was emptied.
+void check_standard_output() {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  flasheva::fail(ExitCode::disk, "standard output: cannot write: {}",
+                 std::strerror(errno == 0 ? EIO : errno));
+}
+
 // CLI11 says of a misspelt command only that one is required.
 void check_command(const CLI::App& program, const std::vector<std::string>& words) {
   const CLI::App* app = &program;
@@ -65,6 +77,7 @@ int main(int argc, char** argv) {
   try {
     check_command(program, {argv + 1, argv + argc});
     program.parse(argc, argv);
+    check_standard_output();
     return static_cast<int>(ExitCode::done);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return program.exit(error);  // --help
@@ -75,7 +88,11 @@ int main(int argc, char** argv) {
     return report(fmt::format("{}; {}", error.what(), less_memory(program)), ExitCode::other);
   } catch (const std::bad_alloc&) {
     return report(fmt::format("out of memory; {}", less_memory(program)), ExitCode::other);
+  } catch (const std::filesystem::filesystem_error& error) {  // a path that cannot be looked at
+    return report(fmt::format("{}: {}", error.path1().string(), error.code().message()), ExitCode::data);
   } catch (const std::exception& error) {
+    if (std::ferror(stdout) != 0)  // fmt's words for a print that failed
+      return report(fmt::format("standard output: {}", error.what()), ExitCode::disk);
     return report(error.what(), ExitCode::other);
   }
 }

@@ -307,6 +307,19 @@ TEST_F(BadInput, OutputThatCannotBeWritten) {
                  /*after_log=*/true);
 }
 
+TEST_F(BadInput, StandardOutputThatIsFull) {
+  if (::access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full";
+  const Arguments into_full = {"/bin/sh", "-c", "exec \"$0\" \"$@\" > /dev/full"};
+  for (const Arguments& command :
+       {Arguments{"info"}, Arguments{"data", "inspect", space->at("train.h5")},
+        Arguments{"generate", model(), "--prompt", "a", "--max-new-tokens", "3"},
+        Arguments{"generate", model(), "--prompt", some_text(10000), "--max-length", "10003"}}) {
+    const Result result = Program(command, {}, into_full).wait();
+    EXPECT_EQ(result.code, static_cast<int>(ExitCode::disk)) << command[0] << result.err;
+    EXPECT_THAT(result.err, testing::HasSubstr("flasheva: standard output: cannot write")) << command[0];
+  }
+}
+
 TEST_F(BadInput, ConvertReplacesNoForeignFolder) {
   fs::create_directories(space->folder / "notes");
   write_text(space->folder / "notes/mine.txt", "mine");
