@@ -15,8 +15,8 @@ void silence_log() { silent = true; }
 
 void log_line(const std::string& text) {
   if (silent) return;
-  std::fprintf(stderr, "%s%s\n", progress_on_screen ? "\r\033[K" : "", text.c_str());
-  progress_on_screen = false;
+  clear_progress();
+  std::fprintf(stderr, "%s\n", text.c_str());
 }
 
 void log_warning(const std::string& text) { log_line("warning: " + text); }
@@ -25,6 +25,7 @@ void log_error(std::string text) {
   if (text.empty()) return;
   for (char& c : text)
     if (c == '\n' || c == '\r') c = ' ';
+  clear_progress();
   std::fprintf(stderr, "flasheva: %s\n", text.c_str());
 }
 

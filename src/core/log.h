@@ -14,7 +14,7 @@ void log_error(std::string text);
 // From now on nothing else is logged: of many ranks, the first one speaks.
 void silence_log();
 
-// Shown only where standard error is a terminal; the next log_line takes its place.
+// Shown only where standard error is a terminal; the next line that is logged takes its place.
 void show_progress(const std::string& text);
 void clear_progress();  // leaves its line empty, for what is printed next
 bool progress_is_visible();

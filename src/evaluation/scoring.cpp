@@ -107,6 +107,7 @@ Scores score(InferenceModel& model, const std::vector<Question>& questions, cons
     first += rows.size();
     show_progress(fmt::format("{} of {} rows", first, plan.rows.size()));
   }
+  clear_progress();
   return scores;
 }
 
