@@ -14,7 +14,13 @@ namespace flasheva {
 
 void MemoryPlan::add(Tensor& tensor, const std::string& category, DType dtype, Shape shape) {
   places_.push_back({&tensor, dtype, shape, bytes_});
-  const std::size_t bytes = static_cast<std::size_t>(shape.size()) * size_in_bytes(dtype);
+  constexpr std::size_t most = std::size_t{1} << 62;
+  std::size_t bytes = size_in_bytes(dtype);
+  bool too_many = false;
+  for (int i = 0; i < shape.rank(); ++i)
+    too_many |= __builtin_mul_overflow(bytes, static_cast<std::size_t>(shape[i]), &bytes);
+  if (too_many || bytes > most || bytes_ + bytes > most)
+    throw OutOfMemory("memory: more bytes asked for than 64 bits can count");
   const std::size_t padded = (bytes + alignment_bytes - 1) / alignment_bytes * alignment_bytes;
   bytes_ += padded;
   const auto same = [&](const Category& known) { return known.name == category; };

@@ -24,7 +24,7 @@ class MemoryPlan {
   };
 
   // Foresees `tensor` with this type and shape. The tensor must stay where it is until bound. `category`
-  // groups it in the table that `plan` prints.
+  // groups it in the table that `plan` prints. Throws OutOfMemory where no machine has addresses for so much.
   void add(Tensor& tensor, const std::string& category, DType dtype, Shape shape);
 
   // The same, but bind() does not touch it: the first to do so should be the thread that uses it.

@@ -14,6 +14,8 @@ namespace flasheva {
 
 namespace {
 
+const CLI::Range count(std::int64_t{1}, max_tokens), layer_size(std::int64_t{1}, max_layer_size);
+
 void add_step(CLI::App& bench) {
   auto options = std::make_shared<BenchStepOptions>();
   CLI::App* command = bench.add_subcommand("step", "Training steps of a config's phase");
@@ -36,16 +38,15 @@ void add_attention(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand("attention", "Attention alone, forward and backward");
   command->add_option("--kind", options->kind, "full, sliding or eva")
       ->check(CLI::IsMember(names_of<AttentionKind>()));
-  command->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
-  command->add_option("--heads", options->heads)->check(CLI::PositiveNumber);
-  command->add_option("--head-dim", options->head_dim)->check(CLI::PositiveNumber);
-  command->add_option("--tokens", options->tokens, "of a sequence")->check(CLI::PositiveNumber);
-  command->add_option("--window", options->window)->check(CLI::PositiveNumber);
-  command->add_option("--chunk", options->chunk)->check(CLI::PositiveNumber);
+  command->add_option("--batch", options->batch, "sequences")->check(count);
+  command->add_option("--heads", options->heads)->check(layer_size);
+  command->add_option("--head-dim", options->head_dim)->check(layer_size);
+  command->add_option("--tokens", options->tokens, "of a sequence")->check(count);
+  command->add_option("--window", options->window)->check(count);
+  command->add_option("--chunk", options->chunk)->check(count);
   command->add_option("--window-kind", options->window_kind)->check(CLI::IsMember(names_of<WindowKind>()));
   command->add_option("--precision", options->precision)->check(CLI::IsMember(names_of<Precision>()));
-  command->add_option("--repeats", options->repeats, "timed runs; the median counts")
-      ->check(CLI::PositiveNumber);
+  command->add_option("--repeats", options->repeats, "timed runs; the median counts")->check(count);
   command->add_flag("--operations", options->operations, "also print how the time divides");
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);
@@ -58,13 +59,11 @@ void add_decode(CLI::App& bench) {
   command->add_option("CONFIG", options->config, "YAML file; its data files are not opened")->required();
   command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. model.attention.default=full");
   command->add_option("--context", options->context, "tokens of each sequence before the first new one")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--new-tokens", options->new_tokens, "tokens generated after them")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
+      ->check(count);
+  command->add_option("--new-tokens", options->new_tokens, "tokens generated after them")->check(count);
+  command->add_option("--batch", options->batch, "sequences")->check(count);
   command->add_option("--precision", options->precision)->check(CLI::IsMember(names_of<Precision>()));
-  command->add_option("--steps", options->steps, "timed, spread over the new tokens")
-      ->check(CLI::PositiveNumber);
+  command->add_option("--steps", options->steps, "timed, spread over the new tokens")->check(count);
   command->add_flag("--operations", options->operations, "also print where the time of a step goes");
   command->add_option("--json", options->json, "also write the figures to this file");
   options->device.add_to(*command);

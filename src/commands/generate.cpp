@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -41,6 +43,11 @@ std::int64_t longest_sequence(const Prompts& prompts, const GenerationOptions& o
     longest = std::max(longest, length);
   }
   return std::min(options.max_length, longest + options.max_new_tokens);
+}
+
+// CLI11's ranges let nan pass.
+std::string check_number(const std::string& text) {
+  return std::isnan(std::strtod(text.c_str(), nullptr)) ? "must be a number" : "";
 }
 
 void print_speed(const GenerationSpeed& speed, std::size_t cache_bytes) {
@@ -128,22 +135,25 @@ void add_generate(CLI::App& program) {
   command->add_option("--batch", options->batch, "prompts of --input that are continued at a time")
       ->check(CLI::PositiveNumber);
   command->add_option("--max-new-tokens", generation.max_new_tokens, "tokens to add")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(std::int64_t{1}, max_tokens));
   command
       ->add_option("--max-length", options->max_length,
                    "tokens of prompt and continuation; default: the model's max_position_embeddings")
       ->check(CLI::Range(std::int64_t{2}, max_tokens));
   command->add_flag("--greedy", sampling.greedy, "always the most likely token");
   command->add_option("--temperature", sampling.temperature, "divides the logits")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber)
+      ->check(check_number);
   command->add_option("--top-k", sampling.top_k, "only the k most likely tokens; 0: all")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--top-p", sampling.top_p, "only the most likely tokens that reach this probability")
-      ->check(CLI::Range(1e-6, 1.0));
+      ->check(CLI::Range(1e-6, 1.0))
+      ->check(check_number);
   command
       ->add_option("--repetition-penalty", sampling.repetition_penalty,
                    "divides positive and multiplies negative logits of tokens that occurred")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber)
+      ->check(check_number);
   command->add_option("--seed", sampling.seed, "of the random draws");
   command->add_option("--stop", generation.stop, "end before this text; may be given several times")
       ->check([](const std::string& text) { return text.empty() ? "--stop must not be empty" : ""; });

@@ -97,9 +97,10 @@ void print_phase(const Config& config, const ModelConfig& model, std::size_t num
   fmt::print("\nphase {}: {} steps, {}, {} parameters trained\n", phase.name, phase.steps,
              to_string(phase.precision), parameters.trained_count());
   print_memory(plans, config.batch.recompute, number);
-  const std::int64_t tokens = phase.steps * config.batch.sequences * config.data.sequence_length;
+  const double tokens = static_cast<double>(phase.steps) *
+                        static_cast<double>(config.batch.sequences * config.data.sequence_length);
   const double flops = step_flops(model, parameters, config.batch.sequences, config.data.sequence_length);
-  fmt::print("  {} tokens, {:.3g} model FLOPs a step", tokens, flops);
+  fmt::print("  {:.0f} tokens, {:.3g} model FLOPs a step", tokens, flops);
   if (ops == nullptr) {
     fmt::print("; for the time, run this where there is a GPU\n");
     return;

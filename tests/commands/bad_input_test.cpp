@@ -86,6 +86,10 @@ TEST_F(BadInput, CommandLine) {
   expect_failure({"bench", "step", space->at("scratch.yaml"), "--phase", "no"}, usage,
                  "no phase of that name");
   expect_failure({"bench", "attention", "--window", "10", "--chunk", "4"}, usage, "--window 10");
+  for (const char* option : {"--batch", "--heads", "--head-dim", "--tokens", "--window", "--chunk"})
+    expect_failure({"bench", "attention", option, "9223372036854775807"}, usage, option);
+  expect_failure({"bench", "decode", space->at("scratch.yaml"), "--context", "9223372036854775807"}, usage,
+                 "--context");
   EXPECT_FALSE(fs::exists(space->folder / "c"));
 }
 
@@ -287,6 +291,26 @@ TEST_F(BadInput, GenerateWithoutTokenizer) {
   const fs::path folder = broken_model();
   fs::remove(folder / "tokenizer.json");
   expect_failure({"generate", folder, "--prompt", "a"}, ExitCode::data, "no tokenizer.json");
+}
+
+TEST_F(BadInput, SizesThatNoMachineHas) {
+  const std::string many = "2147483647";
+  expect_failure({"bench", "attention", "--batch", many, "--tokens", many}, ExitCode::other,
+                 "more bytes asked for than 64 bits can count; lower the sizes that it is given");
+  expect_failure({"plan", space->at("scratch.yaml"), "batch.sequences=" + many, "batch.micro=" + many,
+                  "data.sequence_length=1000000", "model.architecture.hidden_size=1048576"},
+                 ExitCode::other, "than 64 bits can count; lower batch.micro or data.sequence_length");
+}
+
+TEST_F(BadInput, MoreThreadsThanTheMachineGives) {
+  const Arguments with_little_memory = {"/bin/sh", "-c", "ulimit -v 2000000; exec \"$0\" \"$@\""};
+  const Result result = Program({"data", "prepare", "--input", space->at("text.txt"), "--output",
+                                 space->at("o.h5"), "--threads", "10000"},
+                                {}, with_little_memory)
+                            .wait();
+  EXPECT_EQ(result.code, static_cast<int>(ExitCode::other)) << result.err;
+  EXPECT_THAT(result.err,
+              testing::MatchesRegex("flasheva: [0-9]+ of 10000 threads started: .*; ask for fewer\n"));
 }
 
 // ---- output that cannot be written: a path below a regular file, for root may write anywhere

@@ -160,6 +160,10 @@ TEST_F(Generate, RefusesOptionsThatDoNotFit) {
   expect_failure({"generate", tuned(), "--prompt", "a", "--repetition-penalty", "0"}, usage,
                  "--repetition-penalty");
   expect_failure({"generate", tuned(), "--prompt", "a", "--batch", "0"}, usage, "--batch");
+  expect_failure({"generate", tuned(), "--prompt", "a", "--max-new-tokens", "9223372036854775807"}, usage,
+                 "--max-new-tokens");
+  for (const char* option : {"--temperature", "--top-p", "--repetition-penalty"})
+    expect_failure({"generate", tuned(), "--prompt", "a", option, "nan"}, usage, option);
   expect_failure({"generate", tuned(), "--input", space->at("no.jsonl")}, ExitCode::data, "no.jsonl");
   write_text(space->at("prompts.jsonl"), ragged);
   expect_failure(
