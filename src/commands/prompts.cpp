@@ -10,6 +10,9 @@ namespace flasheva {
 
 namespace {
 
+// Keys that nobody knows are written again, which takes stack for every level.
+constexpr int max_depth = 100;
+
 std::vector<std::int32_t> ids_of(const nlohmann::ordered_json& ids, const std::string& place,
                                  std::int64_t vocab_size) {
   if (!ids.is_array()) fail(ExitCode::data, "{}: `tokens` must be an array of ids", place);
@@ -57,7 +60,11 @@ Prompts read_prompts(const std::filesystem::path& path, const Tokenizer* tokeniz
     begin = end + 1;
     const std::string place = fmt::format("{}:{}", path.string(), ++number);
     if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    auto line = nlohmann::ordered_json::parse(text, nullptr, false);
+    const auto check_depth = [&](int depth, auto, const auto&) {
+      if (depth > max_depth) fail(ExitCode::data, "{}: nested more than {} deep", place, max_depth);
+      return true;
+    };
+    auto line = nlohmann::ordered_json::parse(text, check_depth, false);
     if (line.is_discarded()) fail(ExitCode::data, "{}: not JSON: {}", place, printable(text));
     prompts.tokens.push_back(tokens_of_line(line, place, tokenizer, config.vocab_size));
     if (prompts.tokens.back().empty())

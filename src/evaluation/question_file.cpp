@@ -104,7 +104,8 @@ class QuestionLine {
     for (const json& id : value) {
       if (!id.is_number_integer() || id < 0 || id >= encoding_.vocab_size)
         refuse("{} has {}, not a token id below the model's vocab_size {}", name,
-               printable(id.dump(-1, ' ', true), 40), encoding_.vocab_size);
+               id.is_structured() ? id.type_name() : printable(id.dump(-1, ' ', true), 40),
+               encoding_.vocab_size);
       out.tokens.push_back(id.get<std::int32_t>());
     }
     return out;

@@ -147,6 +147,8 @@ TEST_F(Generate, RefusesBrokenPrompts) {
   expect_refused(R"({"tokens": [-1]})", "holds -1");
   expect_refused(R"({"tokens": [1.5]})", "holds 1.5");
   expect_refused("\n\n", "holds no prompt");
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  expect_refused("{\"prompt\": \"a\", \"x\": " + deep + "}", "prompts.jsonl:1: nested more than 100 deep");
   expect_refused("{\"prompt\": \"a\"}\n{\"prompt\": \"abcdef\"}\n",
                  "prompts.jsonl:2: 6 tokens leave no room for a new one in 6", {"--max-length", "6"});
 }

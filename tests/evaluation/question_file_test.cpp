@@ -182,6 +182,8 @@ TEST_F(QuestionFile, ImpossibleValuesAreRefused) {
   for (const char* id : {"301", "-1", "1.5", "\"1\"", "18446744073709551615"})
     expect_refused(ids(std::string("\"continuation_tokens\": [") + id + "]"),
                    "not a token id below the model's");
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  expect_refused(ids("\"continuation_tokens\": [" + deep + "]"), "has array, not a token id");
   encoding.vocab_size = 98;
   expect_refused(with("\"continuation\": \"b\""), "the tokenizer gives token 98, not below the model's");
   encoding.prefix_token.reset();

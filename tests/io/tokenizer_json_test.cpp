@@ -37,6 +37,16 @@ TEST_P(TokenizerJson, IsRefusedNamingThePart) {
   expect_error(ExitCode::data, "F: " + GetParam().message, [&] { parse_tokenizer_json(root.dump(), "F"); });
 }
 
+TEST(DeepTokenizerJson, IsRefusedNamingThePart) {
+  json root = fixture_json();
+  root["model"]["vocab"]["a"] = "deep";
+  std::string text = root.dump();
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  text.replace(text.find("\"deep\""), 6, deep);
+  expect_error(ExitCode::data, "F: model.vocab gives a the id array; ids must be",
+               [&] { parse_tokenizer_json(text, "F"); });
+}
+
 const std::vector<Refusal> stages = {
     {"NotAnObject", [](json& j) { j = json::array(); }, "not a JSON object"},
     {"Truncation", [](json& j) { j["truncation"]["max_length"] = 5; },

@@ -103,7 +103,7 @@ std::vector<std::string> read_vocab(const Part& part) {
     const bool valid = id.is_number_unsigned() && id < vocab.size() && !seen[id.get<std::size_t>()];
     if (!valid)
       part.refuse(fmt::format("gives {} the id {}; ids must be 0 to {}, each once", printable(token),
-                              printable(id.dump(-1, ' ', true)), vocab.size() - 1));
+                              Part{id, token, part.where}.brief(), vocab.size() - 1));
     vocab[id] = token;
     seen[id] = true;
   }
