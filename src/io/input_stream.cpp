@@ -20,15 +20,23 @@ namespace {
 
 constexpr std::size_t buffer_bytes = 1 << 18;
 
+[[noreturn]] void fail_shortened(const fs::path& path) {
+  fail(ExitCode::data, "{}: shorter than when it was read before; start anew with --fresh", path.string());
+}
+
 class PlainStream : public InputStream {
  public:
-  explicit PlainStream(const fs::path& path) : file_(path) {}
+  explicit PlainStream(const fs::path& path) : path_(path), file_(path) {}
 
   std::size_t read(std::span<char> out) override { return file_.read(out.data(), out.size()); }
-  void skip(std::int64_t bytes) override { file_.seek(file_.position() + bytes); }
+  void skip(std::int64_t bytes) override {
+    if (bytes > file_.bytes() - file_.position()) fail_shortened(path_);
+    file_.seek(file_.position() + bytes);
+  }
   std::int64_t file_bytes() const override { return file_.position(); }
 
  private:
+  fs::path path_;
   FileReader file_;
 };
 
@@ -42,9 +50,7 @@ class CompressedStream : public InputStream {
     std::vector<char> scratch(buffer_bytes);
     while (bytes > 0) {
       const auto count = static_cast<std::size_t>(std::min<std::int64_t>(bytes, buffer_bytes));
-      if (read(std::span(scratch).first(count)) < count)
-        fail(ExitCode::data, "{}: shorter than when it was read before; start anew with --fresh",
-             path_.string());
+      if (read(std::span(scratch).first(count)) < count) fail_shortened(path_);
       bytes -= static_cast<std::int64_t>(count);
     }
   }

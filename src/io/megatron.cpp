@@ -175,8 +175,7 @@ class MegatronReader {
       : path_(with_ending(prefix, ".bin")),
         bin_(path_),
         idx_(with_ending(prefix, ".idx")),
-        index_(idx_.bytes(), static_cast<std::int64_t>(fs::file_size(path_)),
-               with_ending(prefix, ".idx").string()),
+        index_(idx_.bytes(), bin_.bytes(), with_ending(prefix, ".idx").string()),
         vocab_size_(vocab_size) {}
 
   // `eos` ends every document that does not end with it, unless it is none. Gives how often it was added.

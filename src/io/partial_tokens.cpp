@@ -73,6 +73,8 @@ void copy(const fs::path& folder, std::int64_t tokens, std::int64_t documents, S
   BlockReader<std::uint64_t> ends(folder / document_name, documents);
   std::vector<std::int32_t> block;
   const auto copy_until = [&](std::int64_t end) {
+    if (end < tokens - ids.left() || end > tokens)
+      fail(ExitCode::data, "{}: damaged; start anew with --fresh", (folder / document_name).string());
     while (tokens - ids.left() < end) {
       const std::span<const T> next = ids.next(end - (tokens - ids.left()));
       block.assign(next.begin(), next.end());

@@ -230,7 +230,16 @@ TEST_F(PrepareResume, DamagedJournalsAndFilesAreRefused) {
     write("out.h5.partial/journal.json", journal_json.dump());
     refused("journal.json: damaged");
   }
-  write("out.h5.partial/journal.json", good);
+  nlohmann::json beyond = nlohmann::json::parse(good);
+  beyond["record"]["position"] = {2, std::int64_t{1} << 40, 1};
+  write("out.h5.partial/journal.json", beyond.dump());
+  refused("c.jsonl: shorter than when it was read before");
+  const std::string ends = read_text_file(partial() / "documents.bin");
+  for (const std::string& end : {std::string(7, '\xff') + '\x7f', std::string(8, '\xff')}) {
+    write("out.h5.partial/journal.json", good);
+    write("out.h5.partial/documents.bin", end + ends.substr(8));
+    refused("documents.bin: damaged");
+  }
   write("out.h5.partial/tokens.bin", "short");
   refused("tokens.bin: 5 bytes, its journal says ");
 }
