@@ -14,12 +14,12 @@ namespace {
 // weights.
 constexpr std::int64_t segment_tokens = 512;
 
-// A multiple of every layer's chunk, so that no chunk is cut by the end of a segment.
-std::int64_t segment_of(const ModelConfig& config) {
+// A multiple of every layer's chunk, so that no chunk is cut by the end of a segment; or all `tokens`.
+std::int64_t segment_of(const ModelConfig& config, std::int64_t tokens) {
   std::int64_t chunks = 1;
   for (const LayerAttention& layer : config.attention)
-    if (layer.kind == AttentionKind::eva) chunks = std::lcm(chunks, layer.chunk);
-  return (segment_tokens + chunks - 1) / chunks * chunks;
+    if (layer.kind == AttentionKind::eva && chunks < tokens) chunks = std::lcm(chunks, layer.chunk);
+  return std::min(tokens, (segment_tokens + chunks - 1) / chunks * chunks);
 }
 
 }  // namespace
@@ -36,17 +36,16 @@ Decoder::Decoder(const ModelConfig& config, Ops& ops, Precision precision, Exten
 
 void Decoder::take_memory() {
   const auto [S, tokens] = cached_;
-  segment_ = segment_of(config_);
+  segment_ = segment_of(config_, tokens);
   MemoryPlan plan;
-  const std::int64_t longest_segment = std::min(segment_, tokens);
-  network_.plan_generation(plan, cache_, cached_, longest_segment, compute_);
+  network_.plan_generation(plan, cache_, cached_, segment_, compute_);
   plan.add(logits_, "logits", compute_, {S, config_.vocab_size});
   plan.add(tokens_, "tokens", DType::i32, {segment_});
   plan.add(next_, "tokens", DType::i32, {3 * S});
   plan.add(most_likely_, "tokens", DType::i32, {S});
   if (ops_.device() != Device::cpu && compute_ != DType::f32)
     plan.add(wide_logits_, "logits", DType::f32, {S, config_.vocab_size});
-  plan_generation_scratch(plan, scratch_, ops_, config_, cached_, longest_segment, compute_);
+  plan_generation_scratch(plan, scratch_, ops_, config_, cached_, segment_, compute_);
   memory_ = std::make_unique<Buffer>(
       memory_for(plan, plan.bytes(), ops_, "lower --batch or --max-length, or use --precision bf16"));
   memory_->bind(plan);

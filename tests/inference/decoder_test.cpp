@@ -242,6 +242,22 @@ TEST(Decoder, GeneratesWithoutTakingMemory) {
   }
 }
 
+// Of which no segment of a prompt, and no number of 64 bits, can be a multiple.
+TEST(Decoder, TakesLayersWhoseChunksHaveNoSmallCommonMultiple) {
+  ModelConfig config;
+  config.vocab_size = 16;
+  config.hidden_size = config.intermediate_size = 8;
+  config.num_attention_heads = 2;
+  for (const std::int64_t chunk : {5, 4051, 4057, 4073, 4079, 4091, 4093})
+    config.attention.push_back({AttentionKind::eva, chunk, chunk});
+  config.num_hidden_layers = std::ssize(config.attention);
+  const auto ops = make_device_ops();
+  Decoder decoder(config, *ops, Precision::fp32, {1, 40}, 1);
+  std::vector<float> logits(16);
+  decoder.prefill(logits, 0, random_tokens(39, 16, 4));
+  EXPECT_THAT(logits, testing::Each(testing::Truly([](float logit) { return std::isfinite(logit); })));
+}
+
 TEST(Decoder, LowPrecisionIsNearFloat32) {
   const auto ops = make_device_ops();
   Decoder wide(fixture("models/eva-block"), *ops, Precision::fp32, {1, 40});
