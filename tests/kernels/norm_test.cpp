@@ -32,6 +32,9 @@ TEST(SumOfSquares, DoesNotOverflowAndKeepsNan) {
   EXPECT_TRUE(std::isnan(ops->sum_of_squares(x)));
 }
 
+// As of a rank that has no share of the gradients.
+TEST(SumOfSquares, OfNoTensorsAreNone) { EXPECT_NO_THROW(make_device_ops()->sums_of_squares({}, {})); }
+
 TEST(SumOfSquares, TakesLowPrecision) {
   const std::unique_ptr<Ops> ops = make_test_ops();
   for (const DType dtype : low_precisions) {
