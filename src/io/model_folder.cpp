@@ -148,12 +148,18 @@ void write_model_folder(const fs::path& folder, const ModelConfig& config,
 
   remove_folder(temporary);
   create_folders(temporary);
-  write_safetensors(temporary / "model.safetensors", tensors, {{"format", "pt"}});
-  write_model_folder_files(temporary, config, torch_dtype_of(tensors), tokenizer_from);
-  write_file(temporary / "training.json", training.dump(1) + "\n");
-  write_file(temporary / "README.md",
-             model_card(target.filename().string(), config, torch_dtype_of(tensors), training));
-  sync_folder(temporary);
+  try {
+    write_safetensors(temporary / "model.safetensors", tensors, {{"format", "pt"}});
+    write_model_folder_files(temporary, config, torch_dtype_of(tensors), tokenizer_from);
+    write_file(temporary / "training.json", training.dump(1) + "\n");
+    write_file(temporary / "README.md",
+               model_card(target.filename().string(), config, torch_dtype_of(tensors), training));
+    sync_folder(temporary);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
 
   remove_folder(replaced);
   if (fs::exists(target)) rename_folder(target, replaced);
