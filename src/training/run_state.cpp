@@ -107,6 +107,7 @@ void RunState::prepare_output(bool fresh) {
 // the training tokens name.
 void RunState::prepare_tokenizer() {
   const fs::path& from = config_.model.from;
+  std::error_code unusable;  // the tokens may name anything, not always a path
   if (!from.empty() && fs::exists(from / "tokenizer.json")) {
     tokenizer_folder_ = from;
     try {
@@ -114,8 +115,8 @@ void RunState::prepare_tokenizer() {
     } catch (const Error& error) {  // training needs none
       log_warning(fmt::format("no bits per byte: {}", error.what()));
     }
-  } else if (from.empty() &&
-             (tokenizer_name_ == "bytes" || fs::exists(fs::path(tokenizer_name_) / "tokenizer.json"))) {
+  } else if (from.empty() && (tokenizer_name_ == "bytes" ||
+                              fs::exists(fs::path(tokenizer_name_) / "tokenizer.json", unusable))) {
     tokenizer_folder_ = output_ / "tokenizer";
     create_folders(tokenizer_folder_);
     tokenizer_ = make_tokenizer(tokenizer_name_);

@@ -44,8 +44,8 @@ class BadInput : public testing::Test {
   }
 
   static void write_tokens(const std::string& name, std::int64_t vocab_size, std::int32_t token,
-                           int count = 200) {
-    TokenFileWriter writer(space->folder / name, {vocab_size, "", "", {}});
+                           int count = 200, const std::string& tokenizer = "") {
+    TokenFileWriter writer(space->folder / name, {vocab_size, tokenizer, "", {}});
     writer.append(std::vector<std::int32_t>(static_cast<std::size_t>(count), token));
     writer.finish();
   }
@@ -184,6 +184,13 @@ TEST_F(BadInput, TokensBeyondTheVocabulary) {
   expect_failure({"train", space->at("tune.yaml"), "data.train=" + space->at("lying.h5"),
                   "data.shuffle=false", "data.validation=null", "run.output=" + space->at("lied")},
                  ExitCode::data, part, /*after_log=*/true);
+}
+
+// As a file of another program may describe its own.
+TEST_F(BadInput, ATokenizerThatIsNoPath) {
+  write_tokens("described.h5", 256, 3, 200, std::string(5000, 'x'));
+  expect_done({"train", space->at("scratch.yaml"), "phases.0.steps=1", "phases.0.schedule.warmup=0",
+               "data.train=" + space->at("described.h5"), "run.output=" + space->at("described")});
 }
 
 TEST_F(BadInput, TooFewTokens) {
@@ -349,6 +356,14 @@ TEST_F(BadInput, ConvertReplacesNoForeignFolder) {
   write_text(space->folder / "notes/mine.txt", "mine");
   expect_failure({"convert", model(), space->at("notes")}, ExitCode::usage, "is not a model folder");
   EXPECT_EQ(read_text_file(space->folder / "notes/mine.txt"), "mine");
+}
+
+TEST_F(BadInput, NamesThatAreTooLong) {
+  const std::string name(300, 'x');
+  expect_failure({"generate", name, "--prompt", "a"}, ExitCode::data, "File name too long");
+  expect_failure({"data", "prepare", "--input", space->at("text.txt"), "--output", space->at("o.h5"),
+                  "--tokenizer", name},
+                 ExitCode::data, "xxx: File name too long");
 }
 
 // A name that holds a line break must not break the line.
