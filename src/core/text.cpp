@@ -70,7 +70,8 @@ std::string printable(std::string_view text, std::size_t max_bytes) {
     if (out.size() >= max_bytes) return out + "...";
     const std::size_t length = utf8_length(text);
     const auto lead = static_cast<std::uint8_t>(text[0]);
-    if (length == 0 || lead < 0x20 || lead == 0x7f) {
+    const bool second_block = lead == 0xc2 && length == 2 && static_cast<std::uint8_t>(text[1]) < 0xa0;
+    if (length == 0 || lead < 0x20 || lead == 0x7f || second_block) {  // U+0080 to U+009F are controls too
       out += fmt::format("\\x{:02x}", lead);
       text.remove_prefix(1);
     } else {

@@ -26,6 +26,7 @@ TEST(Utf8, AcceptsWellFormedTextOnly) {
 TEST(Printable, EscapesWhatWouldBreakALine) {
   EXPECT_EQ(printable("a\nb\x01\xff"), "a\\x0ab\\x01\\xff");
   EXPECT_EQ(printable("caf\xc3\xa9"), "caf\xc3\xa9");
+  EXPECT_EQ(printable("a\xc2\x85\xc2\xa0"), "a\\xc2\\x85\xc2\xa0");  // the next line; a no-break space
   EXPECT_EQ(printable(std::string(200, 'x'), 10), "xxxxxxxxxx...");
 }
 
