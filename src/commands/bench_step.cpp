@@ -55,7 +55,7 @@ std::vector<GemmShape> shapes_of(const ModelConfig& model, std::int64_t rows) {
 void write_start(const std::string& folder, Trainer& trainer, const Config& config, const ModelConfig& model,
                  Ops& ops) {
   HostStaging staging;
-  std::vector<std::pair<std::string, StoredTensor>> weights, tokens;
+  NamedTensors weights, tokens;
   for (const Parameter& parameter : trainer.parameters().all())
     weights.emplace_back(parameter.name, stored_from(parameter.master, [&](const Tensor& master) {
                            return staging.read(ops, master);

@@ -80,7 +80,7 @@ bool is_floating(StoredType type) {
 
 // The tensors to write, and the memory of those that had to be made.
 struct Converted {
-  std::vector<std::pair<std::string, StoredTensor>> tensors;
+  NamedTensors tensors;
   std::vector<std::unique_ptr<std::vector<std::byte>>> owned;
 };
 

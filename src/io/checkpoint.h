@@ -27,8 +27,6 @@
 
 namespace flasheva {
 
-using NamedTensors = std::vector<std::pair<std::string, StoredTensor>>;
-
 // A file as the manifest describes it.
 struct CheckpointFile {
   std::string name;

@@ -79,7 +79,7 @@ void write_file(const fs::path& path, std::string_view content) {
 }
 
 // As Hugging Face names it: the type of the first tensor, which is the embedding.
-std::string torch_dtype_of(const std::vector<std::pair<std::string, StoredTensor>>& tensors) {
+std::string torch_dtype_of(const NamedTensors& tensors) {
   switch (tensors.empty() ? StoredType::F32 : tensors.front().second.dtype) {
     case StoredType::F16:
       return "float16";
@@ -138,8 +138,7 @@ void write_model_folder_files(const fs::path& folder, const ModelConfig& config,
     if (fs::exists(tokenizer_from / name)) write_file(folder / name, read_text_file(tokenizer_from / name));
 }
 
-void write_model_folder(const fs::path& folder, const ModelConfig& config,
-                        const std::vector<std::pair<std::string, StoredTensor>>& tensors,
+void write_model_folder(const fs::path& folder, const ModelConfig& config, const NamedTensors& tensors,
                         const fs::path& tokenizer_from, const json& training) {
   check_model_folder_destination(folder);
   fs::path target = fs::absolute(folder).lexically_normal();

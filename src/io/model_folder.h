@@ -49,8 +49,8 @@ void check_model_folder_destination(const std::filesystem::path& folder);
 // replaced, anything else is refused. `tensors` and `tokenizer_from` may come from the folder that is
 // replaced.
 void write_model_folder(const std::filesystem::path& folder, const ModelConfig& config,
-                        const std::vector<std::pair<std::string, StoredTensor>>& tensors,
-                        const std::filesystem::path& tokenizer_from, const nlohmann::json& training);
+                        const NamedTensors& tensors, const std::filesystem::path& tokenizer_from,
+                        const nlohmann::json& training);
 
 // config.json, generation_config.json, modeling and tokenizer files alone, into an existing folder.
 void write_model_folder_files(const std::filesystem::path& folder, const ModelConfig& config,

@@ -34,7 +34,7 @@ std::optional<StoredType> parse_stored_type(const std::string& name) {
 }
 
 // Bytes [begin, end) of the data section.
-struct Extent {
+struct ByteRange {
   std::uint64_t begin, end;
   std::string tensor;
 };
@@ -46,7 +46,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   explicit HeaderReader(const std::string& where) : where_(where) {}
 
   SafetensorsView view;  // tensors without their data
-  std::vector<Extent> extents;
+  std::vector<ByteRange> ranges;
 
   bool start_object(std::size_t) override {
     if (place_ == Place::outside) return enter(Place::file);
@@ -170,7 +170,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       fail(ExitCode::data, "{}: {} of this shape takes {} bytes, its data_offsets [{}, {}] hold {}", item(),
            name_of(entry_.dtype), bytes, begin, end, end - begin);
 
-    extents.push_back({begin, end, name_});
+    ranges.push_back({begin, end, name_});
     view.tensors[name_] = StoredTensor{entry_.dtype, std::move(entry_.shape), {}};
   }
 
@@ -202,25 +202,25 @@ std::string_view header_text(std::span<const std::byte> bytes, const std::string
   return text;
 }
 
-// The extents, in the order of the data, must follow one another from its first byte to its last.
-void check_tiling(std::vector<Extent>& extents, std::uint64_t data_bytes, const std::string& where) {
-  std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) {
+// The ranges, in the order of the data, must follow one another from its first byte to its last.
+void check_tiling(std::vector<ByteRange>& ranges, std::uint64_t data_bytes, const std::string& where) {
+  std::sort(ranges.begin(), ranges.end(), [](const ByteRange& a, const ByteRange& b) {
     return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
   });
   std::uint64_t covered = 0;
-  for (const Extent& extent : extents) {
-    const std::string item = where + ": tensor " + printable(extent.tensor);
-    if (extent.end > data_bytes)
+  for (const ByteRange& range : ranges) {
+    const std::string item = where + ": tensor " + printable(range.tensor);
+    if (range.end > data_bytes)
       fail(ExitCode::data,
            "{}: its data_offsets [{}, {}] end beyond the {} bytes of data; the file is truncated", item,
-           extent.begin, extent.end, data_bytes);
-    if (extent.begin < covered)
+           range.begin, range.end, data_bytes);
+    if (range.begin < covered)
       fail(ExitCode::data, "{}: its data_offsets [{}, {}] overlap another tensor's, which end at {}", item,
-           extent.begin, extent.end, covered);
-    if (extent.begin > covered)
-      fail(ExitCode::data, "{}: its data_offsets [{}, {}] leave a gap after byte {}", item, extent.begin,
-           extent.end, covered);
-    covered = extent.end;
+           range.begin, range.end, covered);
+    if (range.begin > covered)
+      fail(ExitCode::data, "{}: its data_offsets [{}, {}] leave a gap after byte {}", item, range.begin,
+           range.end, covered);
+    covered = range.end;
   }
   if (covered != data_bytes)
     fail(ExitCode::data, "{}: {} bytes after the last tensor's data belong to no tensor", where,
@@ -245,9 +245,9 @@ SafetensorsView parse_safetensors(std::span<const std::byte> bytes, const std::s
   nlohmann::json::sax_parse(text.begin(), text.end(), &header);
 
   const std::span<const std::byte> data = bytes.subspan(length_field_bytes + text.size());
-  check_tiling(header.extents, data.size(), where);
-  for (const Extent& extent : header.extents)
-    header.view.tensors[extent.tensor].data = data.subspan(extent.begin, extent.end - extent.begin);
+  check_tiling(header.ranges, data.size(), where);
+  for (const ByteRange& range : header.ranges)
+    header.view.tensors[range.tensor].data = data.subspan(range.begin, range.end - range.begin);
   return std::move(header.view);
 }
 

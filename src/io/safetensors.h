@@ -39,6 +39,9 @@ struct StoredTensor {
   std::int64_t size() const;  // elements
 };
 
+// Tensors of a file to write, in its order.
+using NamedTensors = std::vector<std::pair<std::string, StoredTensor>>;
+
 // The header and extents of safetensors `bytes`; names in messages are prefixed with `where`. The fuzz
 // target.
 struct SafetensorsView {
@@ -74,8 +77,7 @@ class SafetensorsReader {
 
 // Writes tensors in the given order, but those of wider types first: with the header padded with spaces to 8
 // bytes, every element is aligned in the file. Flushed to the device.
-void write_safetensors(const std::filesystem::path& path,
-                       const std::vector<std::pair<std::string, StoredTensor>>& tensors,
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 // The stored form of a host tensor (no copy).

@@ -14,7 +14,7 @@ std::size_t bytes_of(const StoredTensor& tensor) {
 }
 
 // The length field and the header, padded with spaces to 8 bytes.
-std::string header_of(const std::vector<const std::pair<std::string, StoredTensor>*>& tensors,
+std::string header_of(const std::vector<const NamedTensors::value_type*>& tensors,
                       const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
@@ -64,10 +64,9 @@ std::span<const std::byte> data_of(const Tensor& tensor) {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path,
-                       const std::vector<std::pair<std::string, StoredTensor>>& tensors,
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  std::vector<const std::pair<std::string, StoredTensor>*> ordered;
+  std::vector<const NamedTensors::value_type*> ordered;
   for (const auto& named : tensors) ordered.push_back(&named);
   std::stable_sort(ordered.begin(), ordered.end(), [](const auto* a, const auto* b) {
     return size_in_bytes(a->second.dtype) > size_in_bytes(b->second.dtype);

@@ -254,7 +254,7 @@ TEST_F(BadInput, MissingMisshapenAndForeignTensors) {
   const auto rewrite = [&](auto change) {
     const fs::path folder = broken_model();
     const SafetensorsReader file{fs::path(model())};
-    std::vector<std::pair<std::string, StoredTensor>> tensors(file.tensors().begin(), file.tensors().end());
+    NamedTensors tensors(file.tensors().begin(), file.tensors().end());
     for (std::size_t i = 0; i < tensors.size(); ++i)
       if (tensors[i].first == "gpt_neox.layers.1.mlp.dense_h_to_4h.weight") change(tensors, i);
     write_safetensors(folder / "model.safetensors", tensors);

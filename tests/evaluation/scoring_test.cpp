@@ -139,7 +139,7 @@ TEST(Score, NamesTheLineOfAQuestionWithoutAFiniteLogLikelihood) {
   const TemporaryFolder broken;
   std::filesystem::copy(fixture("models/full"), broken.path(), std::filesystem::copy_options::recursive);
   const SafetensorsReader file(fixture("models/full"));
-  std::vector<std::pair<std::string, StoredTensor>> tensors(file.tensors().begin(), file.tensors().end());
+  NamedTensors tensors(file.tensors().begin(), file.tensors().end());
   std::vector<float> nan;
   for (auto& [name, tensor] : tensors)
     if (name == "embed_out.weight") {

@@ -28,7 +28,7 @@ class Shards : public ::testing::Test {
   }
   void write_shard(const std::string& name, const std::vector<std::string>& tensors) {
     static const std::vector<float> value = {4};
-    std::vector<std::pair<std::string, StoredTensor>> stored;
+    NamedTensors stored;
     for (const std::string& tensor : tensors)
       stored.emplace_back(tensor, stored_vector(value, StoredType::F32));
     write_safetensors(folder_ / name, stored, {{"from", name}});
