@@ -25,7 +25,7 @@ namespace {
 double cache_bytes_read(const ModelConfig& model, std::int64_t position, std::size_t element_bytes) {
   double rows = 0;
   for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
-    const Visibility visibility = visibility_of(model, layer);
+    const Visibility visibility = model.visibility(layer);
     rows += static_cast<double>(position + 1 - visibility.first_token(position) +
                                 visibility.visible_chunks(position));
   }

@@ -58,6 +58,11 @@ struct ModelConfig {
   std::int64_t rotary_dims() const {
     return static_cast<std::int64_t>(static_cast<double>(head_dim()) * rotary_pct);
   }
+  // What the queries of a layer see.
+  Visibility visibility(std::int64_t layer) const {
+    const LayerAttention& own = attention[static_cast<std::size_t>(layer)];
+    return {own.kind, eva.window_kind, eva.chunk_visibility, own.window, own.chunk};
+  }
   bool full_attention_everywhere() const {
     for (const LayerAttention& layer : attention)
       if (layer.kind != AttentionKind::full) return false;

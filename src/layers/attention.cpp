@@ -18,7 +18,7 @@ constexpr Variant variants[] = {
 };
 
 std::unique_ptr<AttentionCore> make_core(const CoreArguments& arguments) {
-  const AttentionKind kind = arguments.config.attention[static_cast<std::size_t>(arguments.layer)].kind;
+  const AttentionKind kind = arguments.config.visibility(arguments.layer).kind;
   for (const Variant& variant : variants)
     if (variant.kind == kind) return variant.make(arguments);
   return nullptr;

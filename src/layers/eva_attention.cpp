@@ -9,11 +9,10 @@ class EvaAttention final : public AttentionCore {
  public:
   explicit EvaAttention(const CoreArguments& arguments)
       : heads_(arguments.config.num_attention_heads), head_dim_(arguments.config.head_dim()) {
-    const LayerAttention& layer = arguments.config.attention[static_cast<std::size_t>(arguments.layer)];
     const EvaConfig& eva = arguments.config.eva;
-    attention_.visibility = {layer.kind, eva.window_kind, eva.chunk_visibility, layer.window, layer.chunk};
+    attention_.visibility = arguments.config.visibility(arguments.layer);
     attention_.chunk_bias = eva.chunk_bias;
-    summary_.chunk = layer.chunk;
+    summary_.chunk = attention_.visibility.chunk;
     summary_.adapter = eva.adapter;
     summary_.proposal = eva.proposal;
     layer_ = static_cast<std::uint32_t>(arguments.layer);

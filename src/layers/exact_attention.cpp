@@ -9,9 +9,7 @@ class ExactAttention final : public AttentionCore {
  public:
   explicit ExactAttention(const CoreArguments& arguments)
       : heads_(arguments.config.num_attention_heads), head_dim_(arguments.config.head_dim()) {
-    const LayerAttention& layer = arguments.config.attention[static_cast<std::size_t>(arguments.layer)];
-    config_.visibility.kind = layer.kind;
-    config_.visibility.window = layer.window;
+    config_.visibility = arguments.config.visibility(arguments.layer);
   }
 
   bool trained() const override { return false; }

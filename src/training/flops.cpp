@@ -24,11 +24,6 @@ std::int64_t visible_pairs(const Visibility& visibility, std::int64_t tokens) {
   return pairs;
 }
 
-Visibility visibility_of(const ModelConfig& config, std::int64_t layer) {
-  const LayerAttention& own = config.attention[static_cast<std::size_t>(layer)];
-  return {own.kind, config.eva.window_kind, config.eva.chunk_visibility, own.window, own.chunk};
-}
-
 double step_flops(const ModelConfig& config, const ParameterTable& parameters, std::int64_t sequences,
                   std::int64_t tokens) {
   double matrices = 0, trained = 0;
@@ -39,7 +34,7 @@ double step_flops(const ModelConfig& config, const ParameterTable& parameters, s
   }
   double pairs = 0;
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
-    pairs += static_cast<double>(visible_pairs(visibility_of(config, layer), tokens));
+    pairs += static_cast<double>(visible_pairs(config.visibility(layer), tokens));
   const auto all_tokens = static_cast<double>(sequences * tokens);
   return all_tokens * (4 * matrices + 2 * trained) +
          static_cast<double>(sequences) * 3.5 * 4 * static_cast<double>(config.hidden_size) * pairs;

@@ -17,9 +17,6 @@ namespace flasheva {
 // Exact tokens and visible chunks summed over the T queries of one sequence.
 std::int64_t visible_pairs(const Visibility& visibility, std::int64_t tokens);
 
-// The visibility of one layer of a model.
-Visibility visibility_of(const ModelConfig& config, std::int64_t layer);
-
 // Of one optimizer step over `sequences` sequences of `tokens`; `parameters` knows which tensors are trained.
 double step_flops(const ModelConfig& config, const ParameterTable& parameters, std::int64_t sequences,
                   std::int64_t tokens);
