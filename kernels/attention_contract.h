@@ -50,7 +50,7 @@ inline AttentionSizes check_attention_backward(Device device, Tensor dq, Tensor 
   };
   AttentionSizes sizes = check_attention(device, out, log_sum_exp, q, k, v, kappa, beta, chunk_bias, config);
   FLASHEVA_CHECK(config.first_query == 0 && config.first_key == 0);
-  sizes.C = config.visibility.chunks(sizes.T);  // those that no query sees have gradients too: 0
+  sizes.C = config.visibility.chunks(sizes.T);
   FLASHEVA_CHECK(matches(k, q.dtype, q.shape) && matches(dout, q.dtype, out.shape));
   FLASHEVA_CHECK(sizes.C == 0 || matches(kappa, q.dtype, {sizes.B, sizes.H, sizes.C, sizes.d}));
   for (Tensor gradient : {dq, dk, dv}) FLASHEVA_CHECK(matches(gradient, q.dtype, q.shape));

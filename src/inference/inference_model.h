@@ -59,7 +59,7 @@ class InferenceModel : public LoadedModel {
  public:
   // `largest`: the largest batch it will see. `advice`: what the error says where there is no memory for it.
   InferenceModel(const std::filesystem::path& folder, Ops& ops, Precision precision, Extent largest,
-                 const std::string& advice = "a smaller batch takes less");
+                 const std::string& advice);
 
   // out (rows, V), of the compute type, = logits of the last `rows` tokens of the batch; tokens (N) int32.
   void logits(Tensor out, Tensor tokens, Extent extent);

@@ -72,7 +72,7 @@ class Scoring : public testing::TestWithParam<const char*> {
 TEST_P(Scoring, EqualsTheSumOverEveryRowAlone) {
   std::vector<Question> questions = random_questions(60);
   const ScoringPlan plan = plan_scoring(questions, config, max_tokens);
-  InferenceModel model(folder, *ops, Precision::fp32, plan.largest);
+  InferenceModel model(folder, *ops, Precision::fp32, plan.largest, "");
   EXPECT_GT(plan.largest.sequences, 10);
   // A greedy match, which random tokens hardly are.
   for (std::int32_t token = 0;
@@ -128,7 +128,7 @@ TEST(ScoringPlan, ShortRowsBesideALongOneAreComputedTogether) {
   questions[0].context.assign(2047, 7);
   const ScoringPlan plan = plan_scoring(questions, read_model_config(folder), 2048);
   EXPECT_EQ(plan.largest.sequences, 2);
-  InferenceModel model(folder, *ops, Precision::fp32, plan.largest);
+  InferenceModel model(folder, *ops, Precision::fp32, plan.largest, "");
   const auto scores = score(model, questions, plan);
   for (std::size_t i = 2; i < scores.size(); ++i)
     EXPECT_NEAR(scores[i][0].log_likelihood, scores[1][0].log_likelihood,
@@ -154,7 +154,7 @@ TEST(Score, NamesTheLineOfAQuestionWithoutAFiniteLogLikelihood) {
   questions[0].context = {1};
   questions[0].choices = {{{2}, 1}};
   const ScoringPlan plan = plan_scoring(questions, read_model_config(broken.path()), max_tokens);
-  InferenceModel model(broken.path(), *ops, Precision::fp32, plan.largest);
+  InferenceModel model(broken.path(), *ops, Precision::fp32, plan.largest, "");
   expect_error(ExitCode::numeric, "question of line 12: its log-likelihood is",
                [&] { score(model, questions, plan); });
 }

@@ -63,7 +63,7 @@ class DecoderTest : public testing::TestWithParam<std::string> {
 // At every length: a prompt of it, and every token that follows.
 TEST_P(DecoderTest, GivesTheLogitsOfTheWholeSequence) {
   constexpr std::int64_t T = 50;
-  InferenceModel whole(folder(), *ops_, Precision::fp32, {1, T});
+  InferenceModel whole(folder(), *ops_, Precision::fp32, {1, T}, "");
   Decoder decoder(folder(), *ops_, Precision::fp32, {1, T});
   std::vector<std::int32_t> tokens = random_tokens(T, whole.config().vocab_size, 1);
   const TestTensor expected = whole_logits(whole, tokens);
@@ -82,7 +82,7 @@ TEST_P(DecoderTest, GivesTheLogitsOfTheWholeSequence) {
 // A prompt that is taken in several segments.
 TEST_P(DecoderTest, TakesLongPrompts) {
   const std::int64_t T = device_is_simulated() ? 600 : 1150;
-  InferenceModel whole(folder(), *ops_, Precision::fp32, {1, T});
+  InferenceModel whole(folder(), *ops_, Precision::fp32, {1, T}, "");
   Decoder decoder(folder(), *ops_, Precision::fp32, {1, T});
   std::vector<std::int32_t> tokens = random_tokens(T, whole.config().vocab_size, 2);
   const TestTensor expected = whole_logits(whole, tokens);
@@ -99,7 +99,7 @@ TEST_P(DecoderTest, TakesLongPrompts) {
 // Sequences of different lengths side by side, one of which ends early and makes room for another.
 TEST_P(DecoderTest, KeepsSequencesApart) {
   constexpr std::int64_t T = 40;
-  InferenceModel whole(folder(), *ops_, Precision::fp32, {1, T});
+  InferenceModel whole(folder(), *ops_, Precision::fp32, {1, T}, "");
   Decoder decoder(folder(), *ops_, Precision::fp32, {3, T});
   const std::int64_t V = whole.config().vocab_size;
   std::vector<std::vector<std::int32_t>> tokens;

@@ -43,7 +43,7 @@ std::vector<std::int32_t> generate_plainly(const std::filesystem::path& folder,
                                            std::vector<std::int32_t> tokens, std::int64_t count,
                                            const SamplingOptions& sampling, std::uint32_t number) {
   const auto ops = make_device_ops();
-  InferenceModel model(folder, *ops, Precision::fp32, {1, 64});
+  InferenceModel model(folder, *ops, Precision::fp32, {1, 64}, "");
   std::vector<std::int32_t> added;
   for (std::int64_t i = 0; i < count; ++i) {
     const auto T = static_cast<std::int64_t>(tokens.size());

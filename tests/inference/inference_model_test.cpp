@@ -18,7 +18,7 @@ TEST(InferenceModel, ServesEveryBatchUpToTheLargest) {
   const std::int64_t T = expected.at("tokens").shape[1];
   TestTensor tokens = fixture_tensor(expected, "tokens", DType::i32);
   const TestTensor all = fixture_tensor(expected, "logits", DType::f64);
-  InferenceModel model(fixture("models/eva-block"), *ops, Precision::fp32, {2, T});
+  InferenceModel model(fixture("models/eva-block"), *ops, Precision::fp32, {2, T}, "");
   const std::int64_t V = model.config().vocab_size;
   for (std::int64_t length = 1; length <= T; ++length) {
     for (const std::int64_t rows : {std::int64_t{1}, length}) {
@@ -35,14 +35,14 @@ TEST(InferenceModel, LowPrecisionIsNearFloat32ButNotEqual) {
   const SafetensorsReader expected(fixture("models/eva-block/expected.safetensors"));
   const std::int64_t T = expected.at("tokens").shape[1];
   TestTensor tokens = fixture_tensor(expected, "tokens", DType::i32);
-  InferenceModel wide(fixture("models/eva-block"), *ops, Precision::fp32, {1, T});
+  InferenceModel wide(fixture("models/eva-block"), *ops, Precision::fp32, {1, T}, "");
   EXPECT_EQ(wide.compute_type(), DType::f32);
   const std::int64_t V = wide.config().vocab_size;
   TestTensor a(DType::f32, {T, V});
   wide.logits(a, tokens.view().rows(0, T), {1, T});
   for (const auto& [precision, dtype, bound] :
        {std::tuple{Precision::bf16, DType::bf16, 0.05}, {Precision::fp16, DType::f16, 0.05 / 8}}) {
-    InferenceModel narrow(fixture("models/eva-block"), *ops, precision, {1, T});
+    InferenceModel narrow(fixture("models/eva-block"), *ops, precision, {1, T}, "");
     EXPECT_EQ(narrow.compute_type(), dtype);
     TestTensor b(dtype, {T, V});
     narrow.logits(b, tokens.view().rows(0, T), {1, T});
@@ -56,7 +56,7 @@ TEST(InferenceModel, GivesLossesWithoutTakingMemory) {
   for (const Precision precision : {Precision::fp32, Precision::bf16, Precision::fp16}) {
     const auto ops = make_device_ops();
     constexpr std::int64_t T = 75;
-    InferenceModel model(fixture("models/eva-block"), *ops, precision, {2, T});
+    InferenceModel model(fixture("models/eva-block"), *ops, precision, {2, T}, "");
     TestTensor tokens = TestTensor::zeros(DType::i32, {2 * T});
     AttentionErrors errors(model.config());
     const std::size_t taken = memory_taken(*ops);
@@ -121,7 +121,7 @@ TEST(InferenceModel, GivesTheAdviceOfItsCaller) {
 TEST(InferenceModel, NamesAMissingFolder) {
   const auto ops = make_device_ops();
   expect_error(ExitCode::data, "no-such-model/config.json: cannot read", [&] {
-    InferenceModel("no-such-model", *ops, Precision::fp32, {1, 8});
+    InferenceModel("no-such-model", *ops, Precision::fp32, {1, 8}, "");
   });
 }
 
