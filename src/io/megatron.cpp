@@ -22,7 +22,6 @@ constexpr std::int64_t header_bytes = 9 + 8 + 1 + 8 + 8;
 constexpr std::int64_t bytes_per_sequence = 4 + 8, bytes_per_entry = 8;
 constexpr std::int64_t block_ids = 1 << 16;
 constexpr std::int64_t none = -1;  // no id
-constexpr std::size_t max_source_bytes = 1000;
 
 // The arrays stand at odd addresses.
 template <class T>
@@ -262,13 +261,6 @@ std::vector<fs::path> prefixes_of(const std::vector<fs::path>& inputs) {
   return prefixes;
 }
 
-std::string names_of(const std::vector<fs::path>& prefixes) {
-  std::string names;
-  for (const fs::path& prefix : prefixes)
-    names += (names.empty() ? "" : ", ") + prefix.filename().string() + ".bin";
-  return printable(names, max_source_bytes);
-}
-
 void check(const MegatronImport& import) {
   if (import.inputs.empty()) fail(ExitCode::usage, "no input; give PREFIX of PREFIX.bin and PREFIX.idx");
   check_output(import.output, import.validation);
@@ -308,11 +300,13 @@ void describe_tokenizer(const Tokenizer& tokenizer, MegatronImport& import) {
 MegatronSummary import_megatron(const MegatronImport& import) {
   check(import);
   const std::vector<fs::path> prefixes = prefixes_of(import.inputs);
+  std::vector<fs::path> bins;
   std::int64_t total_bytes = 0, tokens = 0;
   for (const fs::path& prefix : prefixes) {
     const MegatronReader all_readable(prefix,
                                       import.vocab_size);  // or says why not, before anything is written
-    total_bytes += static_cast<std::int64_t>(fs::file_size(with_ending(prefix, ".bin")));
+    bins.push_back(with_ending(prefix, ".bin"));
+    total_bytes += static_cast<std::int64_t>(fs::file_size(bins.back()));
   }
   const int passes = import.validation > 0 ? 2 : 1;
   IngestProgress progress(passes * total_bytes);
@@ -324,7 +318,7 @@ MegatronSummary import_megatron(const MegatronImport& import) {
 
   if (import.output.has_parent_path()) create_folders(import.output.parent_path());
   SplitTokenWriter writer(import.output,
-                          {import.vocab_size, import.tokenizer, names_of(prefixes), import.eos_token_id},
+                          {import.vocab_size, import.tokenizer, file_names(bins), import.eos_token_id},
                           tokens, import.validation);
   const Sink write{[&](std::span<const std::int32_t> ids) { writer.append(ids); },
                    [&] { writer.end_document(); }};
@@ -332,7 +326,7 @@ MegatronSummary import_megatron(const MegatronImport& import) {
   summary.eos_added = read_all(prefixes, import, write, [&](std::int64_t bytes) {
     progress.show_read({(passes - 1) * total_bytes + bytes, writer.tokens()});
   });
-  if (writer.tokens() == 0) fail(ExitCode::data, "{}: no tokens in it", names_of(prefixes));
+  if (writer.tokens() == 0) fail(ExitCode::data, "{}: no tokens in it", file_names(bins));
   summary.files = writer.finish();
   return summary;
 }

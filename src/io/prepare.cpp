@@ -25,7 +25,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr std::size_t max_source_bytes = 1000;
 constexpr std::size_t most_bytes_under_way = std::size_t{256} << 20;
 
 // ---- what a later run must find unchanged
@@ -193,18 +192,12 @@ class Ingest {
   Clock::time_point last_commit_ = Clock::now();
 };
 
-std::string names_of_files(const std::vector<fs::path>& inputs) {
-  std::string names;
-  for (const fs::path& input : inputs) names += (names.empty() ? "" : ", ") + input.filename().string();
-  return printable(names, max_source_bytes);
-}
-
 PreparedFiles write_files(const PrepareOptions& options, const Tokenizer& tokenizer, PartialTokens& partial,
                           Ingest& ingest) {
   const std::int64_t tokens = partial.tokens();
   SplitTokenWriter writer(
       options.output,
-      {tokenizer.vocab_size(), tokenizer.name(), names_of_files(options.inputs), tokenizer.eos_token_id()},
+      {tokenizer.vocab_size(), tokenizer.name(), file_names(options.inputs), tokenizer.eos_token_id()},
       tokens, options.validation);
   IngestProgress progress(0);
   partial.copy_to(
@@ -223,7 +216,7 @@ PreparedFiles prepare_tokens(const PrepareOptions& options, const Tokenizer& tok
   if (!options.fresh && partial.record().is_null()) refuse_existing(options.output, options.validation);
   Ingest ingest(options, tokenizer, partial);
   ingest.run();
-  if (partial.tokens() == 0) fail(ExitCode::data, "{}: no text in it", names_of_files(options.inputs));
+  if (partial.tokens() == 0) fail(ExitCode::data, "{}: no text in it", file_names(options.inputs));
   const PreparedFiles files = write_files(options, tokenizer, partial, ingest);
   partial.remove();
   return files;

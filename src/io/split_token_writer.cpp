@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "src/core/error.h"
+#include "src/core/text.h"
 
 namespace flasheva {
 
@@ -25,6 +26,13 @@ std::int64_t tokens_for_training(std::int64_t tokens, double validation) {
 
 fs::path validation_path(const fs::path& output) {
   return output.parent_path() / (output.stem().string() + "-validation.h5");
+}
+
+std::string file_names(const std::vector<fs::path>& files) {
+  constexpr std::size_t max_bytes = 1000;
+  std::string names;
+  for (const fs::path& file : files) names += (names.empty() ? "" : ", ") + file.filename().string();
+  return printable(names, max_bytes);
 }
 
 void check_output(const fs::path& output, double validation) {

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "src/io/token_file.h"
 
@@ -22,6 +24,9 @@ struct PreparedFiles {
 
 // "data/pile.h5" -> "data/pile-validation.h5".
 std::filesystem::path validation_path(const std::filesystem::path& output);
+
+// The files' names, for a token file's attribute `source` and for messages.
+std::string file_names(const std::vector<std::filesystem::path>& files);
 
 // Error{usage} for an output that does not end in .h5 or a fraction that is not from 0 to below 1.
 void check_output(const std::filesystem::path& output, double validation);
