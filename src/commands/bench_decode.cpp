@@ -58,6 +58,37 @@ class Stepper {
   std::vector<NextToken> next_;
 };
 
+// What a timed step takes on the mean.
+struct Steps {
+  double seconds = 0, cache_bytes_read = 0;
+  std::size_t element_bytes = 0;  // of weights and caches
+};
+
+// Adds what the decoder itself takes to the figures; it is gone then, and the peaks have its memory.
+Steps run_steps(const BenchDecodeOptions& options, const ModelConfig& model, Ops& ops, TimedOps& timed,
+                nlohmann::ordered_json& figures) {
+  const std::int64_t B = options.batch;
+  Decoder decoder(model, options.operations ? timed : ops, *parse_name<Precision>(options.precision),
+                  {B, options.context + options.new_tokens}, 1);
+  decoder.fill_caches(1);
+  Steps steps{.element_bytes = size_in_bytes(decoder.compute_type())};
+  Stepper stepper(decoder, B);
+  for (int i = 0; i < 2; ++i) stepper.seconds(options.context);  // plans products, records the graph
+  timed.clear();
+  for (int i = 0; i < options.steps; ++i) {
+    const std::int64_t position = timed_position(options, i);
+    steps.seconds += stepper.seconds(position) / options.steps;
+    steps.cache_bytes_read +=
+        static_cast<double>(B) * cache_bytes_read(model, position, steps.element_bytes) / options.steps;
+  }
+  figures["tokens_per_second"] = static_cast<double>(B) / steps.seconds;
+  figures["seconds_per_step"] = steps.seconds;
+  figures["cache_bytes"] = decoder.cache_bytes();
+  figures["peak_memory_bytes"] = peak_memory_bytes();
+  if (ops.device() != Device::cpu) figures["gpu_memory_bytes"] = ops.device_memory_taken();
+  return steps;
+}
+
 }  // namespace
 
 void bench_decode(const BenchDecodeOptions& options) {
@@ -65,7 +96,6 @@ void bench_decode(const BenchDecodeOptions& options) {
   if (options.context + options.new_tokens > max_tokens)
     fail(ExitCode::usage, "--context {} and --new-tokens {} are too many", options.context,
          options.new_tokens);
-  const Precision precision = *parse_name<Precision>(options.precision);
   const auto ops = options.device.make_ops();
   const std::int64_t B = options.batch;
   nlohmann::ordered_json figures = {{"precision", options.precision},
@@ -73,29 +103,9 @@ void bench_decode(const BenchDecodeOptions& options) {
                                     {"context", options.context},
                                     {"new_tokens", options.new_tokens}};
   TimedOps timed(*ops);
-  double seconds = 0, cache_read = 0;
-  std::size_t element_bytes = 0;
-  {
-    Decoder decoder(model, options.operations ? static_cast<Ops&>(timed) : *ops, precision,
-                    {B, options.context + options.new_tokens}, 1);
-    decoder.fill_caches(1);
-    element_bytes = size_in_bytes(decoder.compute_type());
-    Stepper stepper(decoder, B);
-    for (int i = 0; i < 2; ++i) stepper.seconds(options.context);  // plans products, records the graph
-    timed.clear();
-    for (int i = 0; i < options.steps; ++i) {
-      const std::int64_t position = timed_position(options, i);
-      seconds += stepper.seconds(position) / options.steps;
-      cache_read += static_cast<double>(B) * cache_bytes_read(model, position, element_bytes) / options.steps;
-    }
-    figures["tokens_per_second"] = static_cast<double>(B) / seconds;
-    figures["seconds_per_step"] = seconds;
-    figures["cache_bytes"] = decoder.cache_bytes();
-    figures["peak_memory_bytes"] = peak_memory_bytes();
-    if (ops->device() != Device::cpu) figures["gpu_memory_bytes"] = ops->device_memory_taken();
-  }
+  const auto [seconds, cache_read, element_bytes] = run_steps(options, model, *ops, timed, figures);
   const std::int64_t D = model.hidden_size, I = model.intermediate_size;
-  const DType compute = compute_type(precision);
+  const DType compute = compute_type(*parse_name<Precision>(options.precision));
   const double flops = measure_gemm_peak(
       *ops, compute, {{B, 3 * D, D}, {B, I, D}, {B, D, I}, {B, model.vocab_size, D}, {4096, 4096, 4096}},
       0.3);
