@@ -41,6 +41,14 @@ std::string less_memory(const CLI::App& program) {
   return "end what else takes memory on this machine";
 }
 
+// Where the command's own flags are described: "flasheva data prepare --help".
+std::string help_for(const CLI::App& program) {
+  std::string words = "flasheva";
+  for (auto chosen = program.get_subcommands(); !chosen.empty(); chosen = chosen.front()->get_subcommands())
+    words += " " + chosen.front()->get_name();
+  return words + " --help";
+}
+
 int report(const std::string& message, ExitCode code) {
   flasheva::log_error(message);
   return static_cast<int>(code);
@@ -81,7 +89,7 @@ int main(int argc, char** argv) {
     return static_cast<int>(ExitCode::done);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return program.exit(error);  // --help
-    return report(fmt::format("{}; see flasheva --help", error.what()), ExitCode::usage);
+    return report(fmt::format("{}; see {}", error.what(), help_for(program)), ExitCode::usage);
   } catch (const flasheva::Error& error) {
     return report(error.what(), error.code());
   } catch (const flasheva::OutOfMemory& error) {

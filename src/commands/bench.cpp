@@ -8,13 +8,14 @@
 #include "src/commands/bench_decode.h"
 #include "src/commands/bench_step.h"
 #include "src/commands/commands.h"
+#include "src/commands/number_checks.h"
 #include "src/config/config.h"
 
 namespace flasheva {
 
 namespace {
 
-const CLI::Range count(std::int64_t{1}, max_tokens), layer_size(std::int64_t{1}, max_layer_size);
+const CLI::Validator count = integer_from(1, max_tokens), layer_size = integer_from(1, max_layer_size);
 
 void add_step(CLI::App& bench) {
   auto options = std::make_shared<BenchStepOptions>();
@@ -22,8 +23,8 @@ void add_step(CLI::App& bench) {
   command->add_option("CONFIG", options->config, "YAML file; its data files are not opened")->required();
   command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. batch.micro=2");
   command->add_option("--phase", options->phase, "name of the phase; default: the last");
-  command->add_option("--steps", options->steps, "timed steps, after one that is not")
-      ->check(CLI::PositiveNumber);
+  command->option_defaults()->always_capture_default();
+  command->add_option("--steps", options->steps, "timed steps, after one that is not")->check(count);
   command->add_flag("--operations", options->operations, "also print where the time of a step goes");
   command->add_option("--write-start", options->write_start,
                       "measure nothing; write the model that the steps begin with to this folder, and their "
@@ -36,6 +37,7 @@ void add_step(CLI::App& bench) {
 void add_attention(CLI::App& bench) {
   auto options = std::make_shared<BenchAttentionOptions>();
   CLI::App* command = bench.add_subcommand("attention", "Attention alone, forward and backward");
+  command->option_defaults()->always_capture_default();
   command->add_option("--kind", options->kind, "full, sliding or eva")
       ->check(CLI::IsMember(names_of<AttentionKind>()));
   command->add_option("--batch", options->batch, "sequences")->check(count);
@@ -58,6 +60,7 @@ void add_decode(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand("decode", "Generation, a token of every sequence at a time");
   command->add_option("CONFIG", options->config, "YAML file; its data files are not opened")->required();
   command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. model.attention.default=full");
+  command->option_defaults()->always_capture_default();
   command->add_option("--context", options->context, "tokens of each sequence before the first new one")
       ->check(count);
   command->add_option("--new-tokens", options->new_tokens, "tokens generated after them")->check(count);

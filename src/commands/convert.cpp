@@ -164,10 +164,10 @@ void add_convert(CLI::App& program) {
   command->add_option("--noise-clip", options->noise_clip, "bound on each component of the noise");
   command->add_option("--dtype", options->dtype, "float32, float16 or bfloat16; default: as stored")
       ->check(CLI::IsMember({"float32", "float16", "bfloat16"}));
+  command->option_defaults()->always_capture_default();
   CLI::Option* verify = command->add_flag("--verify", options->verify,
                                           "compare the logits of Hugging Face transformers with ours");
-  command->add_option("--python", options->python, "of --verify: a Python with transformers; default python3")
-      ->needs(verify);
+  command->add_option("--python", options->python, "of --verify: a Python with transformers")->needs(verify);
   options->device.add_to(*command);
   command->callback([options] { run(*options); });
 }

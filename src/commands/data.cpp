@@ -2,12 +2,12 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "src/commands/commands.h"
+#include "src/commands/number_checks.h"
 #include "src/core/file.h"
 #include "src/io/megatron.h"
 #include "src/io/prepare.h"
@@ -29,7 +29,7 @@ void print(const PreparedFiles& files) {
 void add_output_options(CLI::App& command, std::string& output, double& validation, bool& fresh) {
   command.add_option("--output", output, "NAME.h5")->required();
   command.add_option("--validation", validation, "this last fraction goes to NAME-validation.h5")
-      ->check(CLI::Range(0.0, 0.99));
+      ->check(number_that_is(from_zero_below_one));
   command.add_flag("--fresh", fresh, "start anew; replace what is there");
 }
 
@@ -56,11 +56,12 @@ void add_prepare(CLI::App& data) {
       data.add_subcommand("prepare", "Text or JSONL to an HDF5 token file; goes on where it was killed");
   command->add_option("--input", arguments->inputs, "text files, or .jsonl; also as .gz and .zst")
       ->required();
+  command->option_defaults()->always_capture_default();
   command->add_option("--tokenizer", arguments->tokenizer, "`bytes`, or a folder with a tokenizer.json");
   add_output_options(*command, arguments->output, options.validation, options.fresh);
-  command->add_option("--text-key", options.text_key, "name of the text in a line of .jsonl; default: text");
+  command->add_option("--text-key", options.text_key, "name of the text in a line of .jsonl");
   command->add_option("--threads", options.threads, "threads that tokenize; 0: all cores")
-      ->check(CLI::NonNegativeNumber);
+      ->check(integer_from(0, most_threads));
   command->callback([arguments] { run_prepare(*arguments); });
 }
 
@@ -92,9 +93,11 @@ void add_import(CLI::App& data) {
   add_output_options(*command, arguments->output, import.validation, import.fresh);
   command->add_option("--vocab-size", import.vocab_size, "every id must be below it")
       ->required()
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{std::numeric_limits<std::int32_t>::max()}));
-  command->add_option("--eos-token-id", import.eos_token_id,
-                      "ends every document that does not end with it already");
+      ->check(integer_from(1, max_integer));
+  command
+      ->add_option("--eos-token-id", import.eos_token_id,
+                   "ends every document that does not end with it already")
+      ->check(integer_from(0, max_integer));
   command->add_option("--tokenizer", arguments->tokenizer,
                       "`bytes` or a folder: names it, and gives its EOS");
   command->add_flag("--packed", import.packed, "documents are packed sequences: none gets an EOS");

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "src/commands/number_checks.h"
 #include "src/core/error.h"
 #include "src/core/log.h"
 #ifdef FLASHEVA_HAS_CUDA
@@ -41,7 +42,8 @@ std::unique_ptr<Ops> make_gpu_ops([[maybe_unused]] int local_rank) {
 
 void DeviceOptions::add_to(CLI::App& command) {
   command.add_option("--device", device, "auto, cpu or cuda")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  command.add_option("--threads", threads, "threads on the CPU; 0: all cores")->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", threads, "threads on the CPU; 0: all cores")
+      ->check(integer_from(0, most_threads));
 }
 
 std::unique_ptr<Ops> DeviceOptions::make_ops(const std::string& configured, int default_threads,

@@ -14,8 +14,10 @@
 #include "src/commands/device_options.h"
 #include "src/commands/evaluate_questions.h"
 #include "src/commands/figures.h"
+#include "src/commands/number_checks.h"
 #include "src/core/clock.h"
 #include "src/core/error.h"
+#include "src/core/file.h"
 #include "src/inference/inference_model.h"
 #include "src/io/model_folder.h"
 #include "src/io/token_file.h"
@@ -28,7 +30,8 @@ namespace {
 
 struct Options {
   std::string model, data, questions, details, json, precision = "fp32";
-  std::int64_t sequence_length = 0;  // 0: the model's max_position_embeddings, or the whole file if shorter
+  std::optional<std::int64_t>
+      sequence_length;  // the model's max_position_embeddings, or the whole file if shorter
   bool attention_error = false;
   DeviceOptions device;
 };
@@ -74,8 +77,7 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
   if (file.info().vocab_size > config.vocab_size)
     fail(ExitCode::data, "{}: vocab_size {} is larger than the model's {}", options.data,
          file.info().vocab_size, config.vocab_size);
-  const std::int64_t wanted =
-      options.sequence_length > 0 ? options.sequence_length : config.max_position_embeddings;
+  const std::int64_t wanted = options.sequence_length.value_or(config.max_position_embeddings);
   const std::int64_t length = std::min(wanted, available), whole = available / length,
                      rest = available % length;
 
@@ -106,6 +108,9 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
 void run(const Options& options) {
   if (options.data.empty() && options.questions.empty())
     fail(ExitCode::usage, "evaluate: --data or --multiple-choice is required");
+  const std::string& input = options.data.empty() ? options.questions : options.data;
+  refuse_same_file(input, options.json, "--json");
+  refuse_same_file(input, options.details, "--details");
   const auto ops = options.device.make_ops();
   if (!options.questions.empty())
     return evaluate_questions({options.model, options.questions, options.json, options.details,
@@ -130,8 +135,10 @@ void add_evaluate(CLI::App& program) {
       ->add_option("--details", options->details, "write every question's log-likelihoods to this JSONL file")
       ->needs(questions);
   command
-      ->add_option("--sequence-length", options->sequence_length, "tokens a sequence; of a question: at most")
-      ->check(CLI::PositiveNumber);
+      ->add_option("--sequence-length", options->sequence_length,
+                   "tokens a sequence; of a question: at most; default: the model's max_position_embeddings")
+      ->check(integer_from(1));
+  command->option_defaults()->always_capture_default();
   command->add_option("--precision", options->precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember(names_of<Precision>()));
   command

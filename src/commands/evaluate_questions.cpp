@@ -80,8 +80,7 @@ std::string details_of(const std::vector<Question>& questions, const Scores& sco
 void evaluate_questions(const QuestionOptions& options, Ops& ops) {
   const ModelConfig config = read_model_config(options.model);
   const auto tokenizer = tokenizer_of_folder(options.model);
-  const std::int64_t max_tokens =
-      options.max_tokens > 0 ? options.max_tokens : config.max_position_embeddings;
+  const std::int64_t max_tokens = options.max_tokens.value_or(config.max_position_embeddings);
   const std::vector<Question> questions =
       read_questions(options.questions, encoding_for(config, tokenizer.get(), max_tokens));
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "kernels/ops.h"
@@ -10,7 +11,7 @@ namespace flasheva {
 
 struct QuestionOptions {
   std::string model, questions, json, details, precision;
-  std::int64_t max_tokens = 0;  // that the model sees at once; 0: its max_position_embeddings
+  std::optional<std::int64_t> max_tokens;  // that the model sees at once; its max_position_embeddings
 };
 
 // Prints, and writes as JSON where asked, what accuracy_of gives and how many rows were `truncated`; then a

@@ -2,9 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,6 +11,7 @@
 
 #include "src/commands/commands.h"
 #include "src/commands/device_options.h"
+#include "src/commands/number_checks.h"
 #include "src/commands/prompts.h"
 #include "src/core/error.h"
 #include "src/core/file.h"
@@ -25,7 +24,8 @@ namespace {
 
 struct Options {
   std::string model, prompt, input, output, precision = "fp32";
-  std::int64_t batch = 8, max_length = 0;
+  std::int64_t batch = 8;
+  std::optional<std::int64_t> max_length;  // the model's max_position_embeddings
   GenerationOptions generation;
   DeviceOptions device;
 };
@@ -43,11 +43,6 @@ std::int64_t longest_sequence(const Prompts& prompts, const GenerationOptions& o
     longest = std::max(longest, length);
   }
   return std::min(options.max_length, longest + options.max_new_tokens);
-}
-
-// CLI11's ranges let nan pass.
-std::string check_number(const std::string& text) {
-  return std::isnan(std::strtod(text.c_str(), nullptr)) ? "must be a number" : "";
 }
 
 void print_speed(const GenerationSpeed& speed, std::size_t cache_bytes) {
@@ -91,6 +86,7 @@ void write_lines(Generator& generator, const Options& options, const Prompts& pr
 }
 
 void run(Options options) {
+  refuse_same_file(options.input, options.output, "--output");
   const auto ops = options.device.make_ops();
   const auto tokenizer = tokenizer_of_folder(options.model);
   const ModelConfig config = read_model_config(options.model);
@@ -103,8 +99,7 @@ void run(Options options) {
     if (*std::max_element(tokens.begin(), tokens.end()) >= config.vocab_size)
       fail(ExitCode::data, "{}: the tokenizer has ids that are not below the model's vocab_size {}",
            options.model, config.vocab_size);
-  options.generation.max_length =
-      options.max_length > 0 ? options.max_length : config.max_position_embeddings;
+  options.generation.max_length = options.max_length.value_or(config.max_position_embeddings);
 
   const auto sequences = std::min(options.batch, static_cast<std::int64_t>(prompts.tokens.size()));
   Decoder decoder(options.model, *ops, *parse_name<Precision>(options.precision),
@@ -132,31 +127,29 @@ void add_generate(CLI::App& program) {
                                  "JSONL file: {\"prompt\": text} or {\"tokens\": [ids]} a line");
   command->add_option("--output", options->output, "JSONL file to write; default: standard output")
       ->needs(input);
+  command->add_option("--stop", generation.stop, "end before this text; may be given several times")
+      ->check([](const std::string& text) { return text.empty() ? "must not be empty" : ""; });
+  command->option_defaults()->always_capture_default();
   command->add_option("--batch", options->batch, "prompts of --input that are continued at a time")
-      ->check(CLI::PositiveNumber);
+      ->check(integer_from(1));
   command->add_option("--max-new-tokens", generation.max_new_tokens, "tokens to add")
-      ->check(CLI::Range(std::int64_t{1}, max_tokens));
+      ->check(integer_from(1, max_tokens));
   command
       ->add_option("--max-length", options->max_length,
                    "tokens of prompt and continuation; default: the model's max_position_embeddings")
-      ->check(CLI::Range(std::int64_t{2}, max_tokens));
+      ->check(integer_from(2, max_tokens));
   command->add_flag("--greedy", sampling.greedy, "always the most likely token");
   command->add_option("--temperature", sampling.temperature, "divides the logits")
-      ->check(CLI::PositiveNumber)
-      ->check(check_number);
+      ->check(number_that_is(above_zero));
   command->add_option("--top-k", sampling.top_k, "only the k most likely tokens; 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(integer_from(0));
   command->add_option("--top-p", sampling.top_p, "only the most likely tokens that reach this probability")
-      ->check(CLI::Range(1e-6, 1.0))
-      ->check(check_number);
+      ->check(number_that_is(above_zero_to_one));
   command
       ->add_option("--repetition-penalty", sampling.repetition_penalty,
                    "divides positive and multiplies negative logits of tokens that occurred")
-      ->check(CLI::PositiveNumber)
-      ->check(check_number);
-  command->add_option("--seed", sampling.seed, "of the random draws");
-  command->add_option("--stop", generation.stop, "end before this text; may be given several times")
-      ->check([](const std::string& text) { return text.empty() ? "--stop must not be empty" : ""; });
+      ->check(number_that_is(above_zero));
+  command->add_option("--seed", sampling.seed, "of the random draws")->check(integer_from(0));
   command->add_option("--precision", options->precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember(names_of<Precision>()));
   options->device.add_to(*command);

@@ -6,6 +6,7 @@
 #include "src/commands/commands.h"
 #include "src/commands/device_options.h"
 #include "src/core/error.h"
+#include "src/core/file.h"
 #include "src/inference/inference_model.h"
 #include "src/io/model_folder.h"
 #include "src/io/safetensors.h"
@@ -34,6 +35,7 @@ std::vector<std::int32_t> read_token_matrix(const Options& options, const Stored
 }
 
 void run(const Options& options) {
+  refuse_same_file(options.tokens, options.output, "--output");
   const auto ops = options.device.make_ops();
   const SafetensorsReader input{std::filesystem::path(options.tokens)};
   const StoredTensor& stored_tokens = input.at("tokens");
@@ -64,6 +66,7 @@ void add_logits(CLI::App& program) {
   command->add_option("--tokens", options->tokens, "safetensors file with int32 `tokens` (B, T)")->required();
   command->add_option("--output", options->output, "safetensors file to write, float32 `logits` (B, T, V)")
       ->required();
+  command->option_defaults()->always_capture_default();
   command->add_option("--precision", options->precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember(names_of<Precision>()));
   options->device.add_to(*command);

@@ -9,6 +9,7 @@
 
 #include "src/commands/commands.h"
 #include "src/commands/device_options.h"
+#include "src/commands/number_checks.h"
 #include "src/config/config.h"
 #include "src/core/error.h"
 #include "src/core/text.h"
@@ -141,10 +142,11 @@ void add_plan(CLI::App& program) {
       program.add_subcommand("plan", "Parameters, memory, tokens and time of a run, without running it");
   command->add_option("CONFIG", options->config, "YAML file")->required();
   command->add_option("OVERRIDES", options->overrides, "KEY=VALUE, e.g. batch.micro=2");
+  command->option_defaults()->always_capture_default();
   command
       ->add_option("--ranks", options->ranks,
                    "of how many ranks: the memory of the one with the most, the time of them all")
-      ->check(CLI::PositiveNumber);
+      ->check(integer_from(1, max_integer));
   options->device.add_to(*command);
   command->callback([options] { run(*options); });
 }

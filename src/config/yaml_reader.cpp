@@ -1,8 +1,6 @@
 #include "src/config/yaml_reader.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <set>
 #include <utility>
 
@@ -14,21 +12,6 @@ namespace flasheva {
 using Kind = YamlNode::Kind;
 
 namespace {
-
-// The whole of `text` as a number of type T.
-template <class T>
-std::optional<T> number_from(const std::string& text) {
-  T value{};
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stop != end) return std::nullopt;
-  return value;
-}
-
-bool looks_like_integer(const std::string& text) {
-  const std::size_t digits = text.starts_with('-') ? 1 : 0;
-  return text.size() > digits && text.find_first_not_of("0123456789", digits) == std::string::npos;
-}
 
 [[noreturn]] void fail_type(const YamlNode& node, const std::string& path, const std::string& expected) {
   fail_at(node.place, fmt::format("{}: expected {}, found {}", path, expected, describe(node)));
@@ -44,10 +27,6 @@ std::string hint(const std::string& name, const std::vector<std::string>& names)
 }
 
 }  // namespace
-
-bool NumberRange::contains(double value) const {
-  return (without_low ? value > low : value >= low) && (without_high ? value < high : value <= high);
-}
 
 std::string describe(const YamlNode& node) {
   switch (node.kind) {
@@ -80,10 +59,9 @@ std::int64_t read_integer(const YamlNode& node, const std::string& path, std::in
 
 double read_number(const YamlNode& node, const std::string& path, const NumberRange& range) {
   const std::optional<double> value =
-      node.kind == Kind::scalar && !node.quoted ? number_from<double>(node.scalar) : std::nullopt;
-  // Most of these numbers are used in float32: what becomes infinite, 0 or 1 there is impossible as well.
-  if (!value || !std::isfinite(static_cast<float>(*value))) fail_type(node, path, "a finite number");
-  if (!range.contains(*value) || !range.contains(static_cast<float>(*value)))
+      node.kind == Kind::scalar && !node.quoted ? finite_number_from(node.scalar) : std::nullopt;
+  if (!value) fail_type(node, path, "a finite number");
+  if (!range.contains(*value))
     fail_at(node.place, fmt::format("{} is {}; it must be {}", path, printable(node.scalar), range.text));
   return *value;
 }

@@ -8,35 +8,16 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "src/config/config.h"
+#include "src/config/numbers.h"
 #include "src/config/yaml_node.h"
 
 namespace flasheva {
-
-// Real numbers from low to high, the ends included unless said.
-struct NumberRange {
-  double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
-  bool without_low = false, without_high = false;
-  const char* text = "a number";  // what messages say the value must be
-
-  bool contains(double value) const;
-};
-constexpr NumberRange above_zero = {.low = 0, .without_low = true, .text = "above 0"};
-constexpr NumberRange at_least_zero = {.low = 0, .text = "at least 0"};
-constexpr NumberRange from_zero_to_one = {.low = 0, .high = 1, .text = "from 0 to 1"};
-constexpr NumberRange from_zero_below_one = {
-    .low = 0, .high = 1, .without_high = true, .text = "at least 0 and below 1"};
-constexpr NumberRange above_zero_to_one = {
-    .low = 0, .high = 1, .without_low = true, .text = "above 0 and at most 1"};
-
-// Steps, tokens and sequences are counted in 32 bits here and there.
-constexpr std::int64_t max_integer = std::numeric_limits<std::int32_t>::max();
 
 // "a list", "'many'", "nothing": what a message says was found.
 std::string describe(const YamlNode& node);

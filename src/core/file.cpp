@@ -162,6 +162,12 @@ void write_file_atomically(const fs::path& path, std::string_view content) {
   sync_folder(target.has_parent_path() ? target.parent_path() : fs::path("."));
 }
 
+void refuse_same_file(const fs::path& input, const fs::path& output, const char* flag) {
+  std::error_code missing;
+  if (fs::equivalent(input, output, missing))
+    fail(ExitCode::usage, "{} {}: is the file that is read; choose another", flag, output.string());
+}
+
 void create_folders(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);

@@ -63,6 +63,10 @@ void sync_folder(const std::filesystem::path& folder);
 // `path` is a link, so with the file that it leads to; a device or a pipe, such as /dev/null, is written to.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
+// Error{usage} where `output`, which `flag` names, is the file `input`: writing it would lose what was read.
+void refuse_same_file(const std::filesystem::path& input, const std::filesystem::path& output,
+                      const char* flag);
+
 // Creates the folder and its parents.
 void create_folders(const std::filesystem::path& folder);
 

@@ -93,6 +93,42 @@ TEST_F(BadInput, CommandLine) {
   EXPECT_FALSE(fs::exists(space->folder / "c"));
 }
 
+TEST_F(BadInput, NumbersOfFlags) {
+  const auto expect_refused_flag = [](const char* flag, const char* value, const std::string& expected) {
+    const std::string line =
+        expect_failure({"generate", model(), "--prompt", "a", flag, value}, ExitCode::usage,
+                       fmt::format("{}: expected {}, found '{}'", flag, expected, value));
+    EXPECT_NE(line.find("; see flasheva generate --help"), std::string::npos) << line;
+  };
+  for (const char* value : {"nan", "inf", "0", "-1", "1e999", "1e-999", "hot"}) {
+    expect_refused_flag("--temperature", value, "a number above 0");
+    expect_refused_flag("--repetition-penalty", value, "a number above 0");
+  }
+  expect_refused_flag("--top-p", "nan", "a number above 0 and at most 1");
+  for (const char* value : {"-1", "0x10", "010", "1e3", "1.5", "9223372036854775808"})
+    for (const char* flag : {"--top-k", "--seed"}) expect_refused_flag(flag, value, "an integer from 0 on");
+  expect_refused_flag("--max-length", "1", "an integer from 2 to 2147483647");
+  expect_refused_flag("--threads", "100000", "an integer from 0 to 4096");
+  expect_failure({"data", "prepare", "--input", "x", "--output", "x.h5", "--validation", "nan"},
+                 ExitCode::usage,
+                 "--validation: expected a number at least 0 and below 1, found 'nan'; see flasheva data "
+                 "prepare --help");
+}
+
+TEST_F(BadInput, WhatIsReadIsNotOverwritten) {
+  write_text(space->folder / "prompts.jsonl", "{\"prompt\": \"a\"}\n");
+  const std::string prompts = space->at("prompts.jsonl");
+  expect_failure({"generate", model(), "--input", prompts, "--output", prompts}, ExitCode::usage,
+                 "--output " + prompts + ": is the file that is read");
+  const std::string question = "{\"context\": \"a\", \"continuation\": \"b\"}\n";
+  write_text(space->folder / "questions.jsonl", question);
+  const std::string questions = space->at("questions.jsonl");
+  for (const char* flag : {"--json", "--details"})
+    expect_failure({"evaluate", model(), "--multiple-choice", questions, flag, questions}, ExitCode::usage,
+                   flag + (" " + questions) + ": is the file that is read");
+  EXPECT_EQ(read_text_file(questions), question);
+}
+
 TEST_F(BadInput, Overrides) {
   const std::string config = space->at("tune.yaml");
   for (const auto& [override, part] :
@@ -312,12 +348,12 @@ TEST_F(BadInput, SizesThatNoMachineHas) {
 TEST_F(BadInput, MoreThreadsThanTheMachineGives) {
   const Arguments with_little_memory = {"/bin/sh", "-c", "ulimit -v 2000000; exec \"$0\" \"$@\""};
   const Result result = Program({"data", "prepare", "--input", space->at("text.txt"), "--output",
-                                 space->at("o.h5"), "--threads", "10000"},
+                                 space->at("o.h5"), "--threads", "4096"},
                                 {}, with_little_memory)
                             .wait();
   EXPECT_EQ(result.code, static_cast<int>(ExitCode::other)) << result.err;
   EXPECT_THAT(result.err,
-              testing::MatchesRegex("flasheva: [0-9]+ of 10000 threads started: .*; ask for fewer\n"));
+              testing::MatchesRegex("flasheva: [0-9]+ of 4096 threads started: .*; ask for fewer\n"));
 }
 
 // ---- output that cannot be written: a path below a regular file, for root may write anywhere
