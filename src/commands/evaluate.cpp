@@ -77,6 +77,7 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
   if (file.info().vocab_size > config.vocab_size)
     fail(ExitCode::data, "{}: vocab_size {} is larger than the model's {}", options.data,
          file.info().vocab_size, config.vocab_size);
+  const auto tokenizer = tokenizer_for_tokens(options.model, options.data, file.info().tokenizer);
   const std::int64_t wanted = options.sequence_length.value_or(config.max_position_embeddings);
   const std::int64_t length = std::min(wanted, available), whole = available / length,
                      rest = available % length;
@@ -84,7 +85,6 @@ nlohmann::ordered_json evaluate(const Options& options, Ops& ops) {
   const std::int64_t per_batch = std::min(whole, std::max<std::int64_t>(1, rows_per_batch / length));
   InferenceModel model(options.model, ops, *parse_name<Precision>(options.precision), {per_batch, length},
                        "lower --sequence-length or use --precision bf16");
-  const auto tokenizer = tokenizer_of_folder(options.model);
   const double start = seconds_now();
   Totals totals;
   AttentionErrors errors(model.config());

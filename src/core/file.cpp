@@ -1,6 +1,7 @@
 #include "src/core/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -172,6 +173,18 @@ void create_folders(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) fail_writing(folder, error.value());
+}
+
+FolderLock::FolderLock(const fs::path& folder, const char* choice)
+    : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (descriptor_ < 0 || ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  ::close(descriptor_);
+  fail(ExitCode::data, "{}: another program is writing there now; wait for it, or choose another {}",
+       folder.string(), choice);
+}
+
+FolderLock::~FolderLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 MappedFile::MappedFile(const fs::path& path) {

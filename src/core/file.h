@@ -70,6 +70,20 @@ void refuse_same_file(const std::filesystem::path& input, const std::filesystem:
 // Creates the folder and its parents.
 void create_folders(const std::filesystem::path& folder);
 
+// Keeps a folder from other programs that ask for it, until the end of its life or of the program.
+// Error{data} where another has it now; `choice` is what names the folder, for advice ("--output"). Where a
+// file system knows no locks, nobody is kept out.
+class FolderLock {
+ public:
+  FolderLock(const std::filesystem::path& folder, const char* choice);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
 // A read-only map of a file. The file must not shrink while mapped.
 class MappedFile {
  public:

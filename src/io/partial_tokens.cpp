@@ -1,12 +1,6 @@
 #include "src/io/partial_tokens.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <vector>
 
 #include "src/core/error.h"
@@ -93,22 +87,10 @@ void copy(const fs::path& folder, std::int64_t tokens, std::int64_t documents, S
 
 }  // namespace
 
-PartialTokens::FolderLock::FolderLock(const fs::path& folder) {
-  descriptor_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor_ < 0 || ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
-  ::close(descriptor_);
-  fail(ExitCode::data, "{}: another program is writing there now; wait for it, or choose another --output",
-       folder.string());
-}
-
-PartialTokens::FolderLock::~FolderLock() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
 PartialTokens::PartialTokens(const fs::path& output, std::int64_t vocab_size, bool fresh)
     : folder_(output.string() + ".partial"), vocab_size_(vocab_size) {
   create_folders(folder_);
-  lock_.emplace(folder_);
+  lock_.emplace(folder_, "--output");
   if (fresh || !fs::exists(folder_ / journal_name)) remove_files(folder_);
   if (fs::exists(folder_ / journal_name)) read_journal();
 }

@@ -50,15 +50,6 @@ class PartialTokens {
   void remove();
 
  private:
-  class FolderLock {
-   public:
-    explicit FolderLock(const std::filesystem::path& folder);
-    ~FolderLock();
-
-   private:
-    int descriptor_ = -1;
-  };
-
   void read_journal();
   void open_files();
   void flush_buffers();

@@ -4,6 +4,7 @@
 
 #include "src/core/error.h"
 #include "src/core/file.h"
+#include "src/core/log.h"
 #include "src/core/text.h"
 #include "src/io/tokenizer/bytes_tokenizer.h"
 #include "src/io/tokenizer/tokenizer_json.h"
@@ -62,6 +63,23 @@ std::unique_ptr<Tokenizer> tokenizer_of_folder(const fs::path& folder) {
   const fs::path path = folder / "tokenizer.json";
   if (!fs::exists(path)) return nullptr;
   return tokenizer_of_files(read_files(folder), path.string());
+}
+
+std::unique_ptr<Tokenizer> tokenizer_for_tokens(const fs::path& folder, const fs::path& token_file,
+                                                const std::string& made_with) {
+  std::unique_ptr<Tokenizer> tokenizer;
+  try {
+    tokenizer = tokenizer_of_folder(folder);
+  } catch (const Error& error) {  // it is needed for bits per byte alone
+    log_warning(fmt::format("no bits per byte: {}", error.what()));
+  }
+  constexpr std::string_view sample = "some text";
+  if (made_with == "bytes" && tokenizer != nullptr &&
+      tokenizer->encode(sample) != make_bytes_tokenizer()->encode(sample))
+    fail(ExitCode::data,
+         "{}: its tokens are bytes, those of {} are others; prepare the text with --tokenizer {}",
+         token_file.string(), folder.string(), folder.string());
+  return tokenizer;
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name_or_folder) {

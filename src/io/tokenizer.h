@@ -46,4 +46,11 @@ std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view text, const std
 // The tokenizer of a model folder, or nullptr where it has no tokenizer.json.
 std::unique_ptr<Tokenizer> tokenizer_of_folder(const std::filesystem::path& folder);
 
+// The same for a model that is given the tokens of `token_file`, which `made_with`, its tokenizer attribute,
+// made: what tells how many bytes they stand for. nullptr also for a tokenizer that cannot be read; a warning
+// says why. Error{data} where the tokens are bytes and those of the folder are others.
+std::unique_ptr<Tokenizer> tokenizer_for_tokens(const std::filesystem::path& folder,
+                                                const std::filesystem::path& token_file,
+                                                const std::string& made_with);
+
 }  // namespace flasheva

@@ -17,8 +17,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// What is no run's folder stays where it is.
 void move_aside(const fs::path& output) {
-  if (!fs::exists(output)) return;
+  if (!fs::exists(output / "run.json") && !fs::exists(output / "checkpoints"))
+    fail(ExitCode::usage,
+         "{}: holds no run (it has no run.json), and --fresh moves runs alone; choose another run.output",
+         output.string());
+  const FolderLock lock(output, "run.output");
   const fs::path folder = output.has_filename() ? output : output.parent_path();  // "runs/x/"
   for (int number = 1;; ++number) {
     const fs::path aside = folder.string() + fmt::format(".before-{}", number);
@@ -97,30 +102,28 @@ void RunState::open(bool fresh) {
 
 void RunState::prepare_output(bool fresh) {
   if (!writes_) return;
-  if (fresh) move_aside(output_);
-  check_model_folder_destination(output_ / "model");
+  find_tokenizer();
+  if (fresh && fs::exists(output_) && !fs::is_empty(output_)) move_aside(output_);
   create_folders(output_);
-  prepare_tokenizer();
+  lock_.emplace(output_, "run.output");
+  check_model_folder_destination(output_ / "model");
+  if (tokenizer_folder_ == own_tokenizer_folder()) {
+    create_folders(tokenizer_folder_);
+    tokenizer_->write_files(tokenizer_folder_);
+  }
 }
 
-// Leaves the run's tokenizer files in OUTPUT/tokenizer: those of the model folder, or of the tokenizer that
-// the training tokens name.
-void RunState::prepare_tokenizer() {
+// That of the model folder, or the one that the training tokens name, which the run then keeps itself.
+void RunState::find_tokenizer() {
   const fs::path& from = config_.model.from;
   std::error_code unusable;  // the tokens may name anything, not always a path
   if (!from.empty() && fs::exists(from / "tokenizer.json")) {
     tokenizer_folder_ = from;
-    try {
-      tokenizer_ = tokenizer_of_folder(from);
-    } catch (const Error& error) {  // training needs none
-      log_warning(fmt::format("no bits per byte: {}", error.what()));
-    }
+    tokenizer_ = tokenizer_for_tokens(from, config_.data.train, tokenizer_name_);
   } else if (from.empty() && (tokenizer_name_ == "bytes" ||
                               fs::exists(fs::path(tokenizer_name_) / "tokenizer.json", unusable))) {
-    tokenizer_folder_ = output_ / "tokenizer";
-    create_folders(tokenizer_folder_);
+    tokenizer_folder_ = own_tokenizer_folder();
     tokenizer_ = make_tokenizer(tokenizer_name_);
-    tokenizer_->write_files(tokenizer_folder_);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "kernels/host_staging.h"
+#include "src/core/file.h"
 #include "src/io/checkpoint.h"
 #include "src/io/tokenizer.h"
 #include "src/model/initialize.h"
@@ -31,8 +32,8 @@ class RunState {
 
   bool finished() const { return progress.phase == static_cast<std::int64_t>(config_.phases.size()); }
 
-  // Makes the output folder, moving an earlier run aside if `fresh`, and goes on from its newest valid
-  // checkpoint; without one, from config.model.from or from scratch.
+  // Makes the output folder, moving an earlier run aside if `fresh`, keeps other programs out, and goes on
+  // from its newest valid checkpoint; without one, from config.model.from or from scratch.
   void open(bool fresh);
 
   // Begins the current phase where the state stands in it.
@@ -64,7 +65,8 @@ class RunState {
   void together(const std::function<void()>& work) { succeed_together(communicator_, work); }
   std::optional<FoundCheckpoint> find_checkpoint();
   void prepare_output(bool fresh);
-  void prepare_tokenizer();
+  void find_tokenizer();
+  std::filesystem::path own_tokenizer_folder() const { return output_ / "tokenizer"; }
   void start_from(const std::optional<FoundCheckpoint>& found);
   void open_logs();
   nlohmann::ordered_json description() const;
@@ -86,6 +88,7 @@ class RunState {
   HostStaging staging_;  // of tensors between device and files
   const bool writes_;    // rank 0
   const std::filesystem::path output_;
+  std::optional<FolderLock> lock_;                       // of output_, where writes_
   std::uint64_t kept_metrics_bytes_ = 0;                 // of metrics.jsonl, by the checkpoint gone on from
   std::optional<MetricsLog> metrics_;                    // where writes_, unless the run had finished before
   std::optional<TensorboardLog> tensorboard_;            // where metrics_ and asked for

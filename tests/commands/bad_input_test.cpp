@@ -249,6 +249,19 @@ TEST_F(BadInput, TextThatCannotBeRead) {
   EXPECT_FALSE(fs::exists(space->folder / "o.h5"));
 }
 
+// Trained on them, a model would learn nothing but noise.
+TEST_F(BadInput, BytesForAModelOfOtherTokens) {
+  const fs::path folder = broken_model();
+  fs::copy_file(fs::path(FLASHEVA_FIXTURES) / "tokenizer/tokenizer.json", folder / "tokenizer.json",
+                fs::copy_options::overwrite_existing);
+  const std::string part = "its tokens are bytes, those of " + folder.string() + " are others";
+  expect_failure({"train", space->at("tune.yaml"), "model.from=" + folder.string()}, ExitCode::data,
+                 "train.h5: " + part);
+  expect_failure({"evaluate", folder, "--data", space->at("validation.h5")}, ExitCode::data,
+                 "validation.h5: " + part);
+  EXPECT_FALSE(fs::exists(space->folder / "tuned"));
+}
+
 // ---- model folders and safetensors
 
 TEST_F(BadInput, BrokenModelFolders) {

@@ -200,6 +200,33 @@ TEST_F(Resume, FreshMovesTheEarlierRunAside) {
   expect_as_uninterrupted(run);
 }
 
+TEST_F(Resume, TwoAtOnceAreRefused) {
+  TrainingRun run;
+  run.train_until_crash(4, validated(run));
+  const std::string before = bytes_of(run.output() / "metrics.jsonl");
+  {
+    const FolderLock another(run.output(), "");
+    for (const bool fresh : {false, true})
+      expect_error(ExitCode::data,
+                   "run: another program is writing there now; wait for it, or choose another run.output",
+                   [&] { run.train(validated(run), fresh); });
+  }
+  EXPECT_EQ(bytes_of(run.output() / "metrics.jsonl"), before);
+  EXPECT_EQ(run.train(validated(run)), TrainOutcome::finished);
+  expect_as_uninterrupted(run);
+}
+
+TEST_F(Resume, FreshMovesNothingButARun) {
+  TrainingRun run;
+  fs::create_directories(run.output());
+  EXPECT_EQ(run.train(validated(run), /*fresh=*/true), TrainOutcome::finished);  // there was nothing to move
+  EXPECT_FALSE(fs::exists(run.output().string() + ".before-1"));
+  fs::remove_all(run.output());
+  fs::create_directories(run.output() / "thesis");
+  expect_error(ExitCode::usage, "run: holds no run", [&] { run.train(validated(run), /*fresh=*/true); });
+  EXPECT_TRUE(fs::exists(run.output() / "thesis"));
+}
+
 TEST_F(Resume, FreshWithABrokenConfigLeavesTheEarlierRun) {
   TrainingRun run;
   run.train_until_crash(4, validated(run));
