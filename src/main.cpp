@@ -94,10 +94,10 @@ int main(int argc, char** argv) {
     return report(error.what(), error.code());
   } catch (const flasheva::OutOfMemory& error) {
     return report(fmt::format("{}; {}", error.what(), less_memory(program)), ExitCode::other);
-  } catch (const std::bad_alloc&) {
-    return report(fmt::format("out of memory; {}", less_memory(program)), ExitCode::other);
   } catch (const std::filesystem::filesystem_error& error) {  // a path that cannot be looked at
     return report(fmt::format("{}: {}", error.path1().string(), error.code().message()), ExitCode::data);
+  } catch (const std::bad_alloc&) {
+    return report(fmt::format("out of memory; {}", less_memory(program)), ExitCode::other);
   } catch (const std::exception& error) {
     if (std::ferror(stdout) != 0)  // fmt's words for a print that failed
       return report(fmt::format("standard output: {}", error.what()), ExitCode::disk);

@@ -127,6 +127,7 @@ void verify(const Options& options, const ModelConfig& config) {
 }
 
 void run(const Options& options) {
+  check_model_folder_destination(options.destination);
   const ModelConfig before = read_model_config(options.source);
   ModelConfig config = before;
   if (const auto settings = settings_of(options)) apply_attention(config, *settings, "convert");

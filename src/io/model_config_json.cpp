@@ -12,6 +12,8 @@
 
 namespace flasheva {
 
+namespace fs = std::filesystem;
+
 namespace {
 
 using nlohmann::json;
@@ -282,8 +284,31 @@ ModelConfig model_config_from_json(const json& content, const std::string& where
   return config;
 }
 
-ModelConfig read_model_config(const std::filesystem::path& folder, bool training) {
-  const std::filesystem::path path = folder / "config.json";
+namespace {
+
+// Says what stands there instead.
+[[noreturn]] void fail_without_config(const fs::path& folder) {
+  const std::string name = folder.string();
+  if (!fs::exists(folder))
+    fail(ExitCode::data, "{}: no such folder; give a model folder on this machine, nothing is downloaded",
+         name);
+  if (!fs::is_directory(folder))
+    fail(ExitCode::data, "{}: a file; give the model folder, the one that has config.json", name);
+  if (fs::exists(folder / "model" / "config.json"))
+    fail(ExitCode::data, "{}: the folder of a run; its model is {}", name, (folder / "model").string());
+  if (fs::exists(folder / "checkpoints"))
+    fail(ExitCode::data,
+         "{}: the folder of a run that has not finished; give one of its checkpoints, {}/step-...", name,
+         (folder / "checkpoints").string());
+  fail(ExitCode::data, "{}: not a model folder: it has no config.json", name);
+}
+
+}  // namespace
+
+ModelConfig read_model_config(const fs::path& folder, bool training) {
+  const fs::path path = folder / "config.json";
+  std::error_code unknown;  // what may not be looked at may be there
+  if (!fs::exists(path, unknown) && !unknown) fail_without_config(folder);
   json content;
   try {
     content = json::parse(read_text_file(path, max_config_bytes));

@@ -1,8 +1,11 @@
 #include "src/io/model_folder.h"
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "src/core/error.h"
+#include "src/core/text.h"
 #include "src/io/embedded_files.h"
 #include "src/io/model_card.h"
 
@@ -55,6 +58,21 @@ void add_layer(Specs& specs, const std::string& prefix, const ModelConfig& confi
 }
 
 // --- writing -------------------------------------------------------------------------------------------
+
+constexpr std::array modeling_files = {"configuration_flasheva_gpt_neox.py", "modeling_flasheva_gpt_neox.py"};
+constexpr std::array tokenizer_files = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+    "merges.txt",     "added_tokens.json"};
+constexpr std::array other_files = {"config.json",       "generation_config.json",
+                                    "model.safetensors", "training.json",
+                                    "README.md",         "tokens.safetensors"};  // the last: bench step
+
+bool is_written_here(const std::string& name) {
+  const auto is_one_of = [&](const auto& names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  return is_one_of(modeling_files) || is_one_of(tokenizer_files) || is_one_of(other_files);
+}
 
 [[noreturn]] void fail_writing(const fs::path& path, const std::error_code& error) {
   fail(ExitCode::disk, "{}: cannot write: {}", path.string(), error.message());
@@ -118,11 +136,19 @@ bool is_legacy_buffer(const std::string& tensor_name) {
 }
 
 void check_model_folder_destination(const fs::path& folder) {
-  if (!fs::exists(folder) || fs::exists(folder / "config.json")) return;
-  if (!fs::is_directory(folder) || !fs::is_empty(folder))
+  if (!fs::exists(folder) || (fs::is_directory(folder) && fs::is_empty(folder))) return;
+  if (!fs::exists(folder / "config.json") || !fs::exists(folder / "training.json"))
     fail(ExitCode::usage,
-         "{}: exists and is not a model folder (it has no config.json); choose another name or remove it",
+         "{}: exists and is not a model folder of flasheva's (it lacks config.json or training.json); choose "
+         "another name or remove it",
          folder.string());
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!is_written_here(name))
+      fail(ExitCode::usage,
+           "{}: {} in it is not flasheva's and would be lost; choose another name or move it away",
+           folder.string(), printable(name));
+  }
 }
 
 void write_model_folder_files(const fs::path& folder, const ModelConfig& config,
@@ -130,11 +156,9 @@ void write_model_folder_files(const fs::path& folder, const ModelConfig& config,
   write_file(folder / "config.json", model_config_to_json(config, torch_dtype).dump(2) + "\n");
   write_file(folder / "generation_config.json", generation_config(config).dump(2) + "\n");
   if (!config.full_attention_everywhere())
-    for (const char* name : {"configuration_flasheva_gpt_neox.py", "modeling_flasheva_gpt_neox.py"})
-      write_file(folder / name, embedded_file(name));
+    for (const char* name : modeling_files) write_file(folder / name, embedded_file(name));
   if (tokenizer_from.empty()) return;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-                           "merges.txt", "added_tokens.json"})
+  for (const char* name : tokenizer_files)
     if (fs::exists(tokenizer_from / name)) write_file(folder / name, read_text_file(tokenizer_from / name));
 }
 

@@ -185,6 +185,10 @@ std::string_view header_text(std::span<const std::byte> bytes, const std::string
   if (bytes.size() < length_field_bytes)
     fail(ExitCode::data, "{}: {} bytes are too few for a safetensors file; it is truncated", where,
          bytes.size());
+  constexpr std::string_view pointer_start = "version https://git-lfs.github.com/";
+  if (std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()).starts_with(pointer_start))
+    fail(ExitCode::data, "{}: a pointer of Git LFS in place of the file; fetch the file with `git lfs pull`",
+         where);
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), length_field_bytes);
   if (length > max_header_bytes)

@@ -30,6 +30,14 @@ const LayerAttention& attention_of(const ModelConfig& config, int layer) {
   return config.attention[static_cast<std::size_t>(layer)];
 }
 
+[[noreturn]] void fail_without_eva_tensor(const std::string& name, const std::filesystem::path& file) {
+  fail(ExitCode::data,
+       "{}: tensor {} is missing; a layer that is eva keeps the adapter, proposal and chunk_bias it was "
+       "trained "
+       "with, unless `flasheva convert --attention full` comes first",
+       file.string(), name);
+}
+
 bool is_eva_tensor(const std::string& name) { return name.find(".attention.eva.") != std::string::npos; }
 
 // Adapters start as the identity, mu and phi at 0 (uniform pooling), a learned chunk bias at log P. `master`:
@@ -72,6 +80,8 @@ SwapReport load_parameters(ParameterTable& parameters, const ModelConfig& config
     const bool was_eva = layer && attention_of(before, *layer).kind == AttentionKind::eva;
     const bool anew = is_eva_tensor(parameter.name) && !was_eva;
     if (anew) report.started.push_back(parameter.name);
+    if (!anew && is_eva_tensor(parameter.name) && !file.contains(parameter.name))
+      fail_without_eva_tensor(parameter.name, file.path());
     staging.write(ops, parameter.master, [&](Tensor host) {
       if (anew)
         initialize_eva(host, parameter, config);

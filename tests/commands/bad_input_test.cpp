@@ -264,6 +264,28 @@ TEST_F(BadInput, BytesForAModelOfOtherTokens) {
 
 // ---- model folders and safetensors
 
+TEST_F(BadInput, WhatIsNoModelFolder) {
+  const auto expect_all = [&](const std::string& path, const std::string& part) {
+    expect_failure({"generate", path, "--prompt", "a"}, ExitCode::data, path + ": " + part);
+    expect_failure({"convert", path, space->at("c")}, ExitCode::data, path + ": " + part);
+    expect_failure({"plan", space->at("tune.yaml"), "model.from=" + path}, ExitCode::data,
+                   path + ": " + part);
+  };
+  expect_all("EleutherAI/pythia-70m", "no such folder; give a model folder on this machine");
+  expect_all(model() + "/config.json", "a file; give the model folder");
+  expect_all(space->at("pretrained"), "the folder of a run; its model is " + model());
+  expect_all(space->at("pretrained/checkpoints"), "not a model folder");
+  fs::create_directories(space->folder / "unfinished/checkpoints");
+  expect_all(space->at("unfinished"), "the folder of a run that has not finished");
+}
+
+TEST_F(BadInput, APointerOfGitLfs) {
+  const fs::path folder = broken_model();
+  write_text(folder / "model.safetensors",
+             "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 166029852\n");
+  expect_failure({"generate", folder, "--prompt", "a"}, ExitCode::data, "fetch the file with `git lfs pull`");
+}
+
 TEST_F(BadInput, BrokenModelFolders) {
   const auto expect_all = [&](const std::string& folder, const std::string& part) {
     write_tokens("fine.h5", 256, 3);
@@ -415,10 +437,27 @@ TEST_F(BadInput, NamesThatAreTooLong) {
                  ExitCode::data, "xxx: File name too long");
 }
 
+// A download may be the only one, and a checkpoint is what a run goes on from.
+TEST_F(BadInput, ConvertReplacesExportsAlone) {
+  const fs::path download = broken_model();
+  fs::remove(download / "training.json");
+  const std::string checkpoint = space->at("pretrained/checkpoints/step-000000001");
+  for (const std::string& folder : {download.string(), checkpoint}) {
+    expect_failure({"convert", model(), folder}, ExitCode::usage,
+                   folder + ": exists and is not a model folder");
+    expect_failure({"convert", folder, folder}, ExitCode::usage,
+                   folder + ": exists and is not a model folder");
+  }
+  EXPECT_TRUE(fs::exists(checkpoint + "/optimizer.safetensors"));
+  expect_done({"convert", model(), space->at("twice")});
+  expect_done({"convert", model(), space->at("twice")});
+}
+
 // A name that holds a line break must not break the line.
 TEST_F(BadInput, MessagesStayOnOneLine) {
   expect_failure({"train", "no\nsuch.yaml"}, ExitCode::usage, "cannot read");
-  expect_failure({"evaluate", "no\nmodel", "--data", space->at("train.h5")}, ExitCode::data, "cannot read");
+  expect_failure({"evaluate", "no\nmodel", "--data", space->at("train.h5")}, ExitCode::data,
+                 "no such folder");
   expect_failure({"train", space->at("tune.yaml"), "run.na\nme=x"}, ExitCode::usage, "run.na");
   expect_failure({"tra\nin"}, ExitCode::usage, "tra");
 }

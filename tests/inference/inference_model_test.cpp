@@ -120,7 +120,7 @@ TEST(InferenceModel, GivesTheAdviceOfItsCaller) {
 
 TEST(InferenceModel, NamesAMissingFolder) {
   const auto ops = make_device_ops();
-  expect_error(ExitCode::data, "no-such-model/config.json: cannot read", [&] {
+  expect_error(ExitCode::data, "no-such-model: no such folder", [&] {
     InferenceModel("no-such-model", *ops, Precision::fp32, {1, 8}, "");
   });
 }

@@ -172,6 +172,14 @@ TEST_F(ModelFolder, RefusesToReplaceAnythingElse) {
     EXPECT_THAT(message_of([&] { write(name, pythia()); }, ExitCode::usage),
                 HasSubstr(std::string(name) + ": exists and is not a model folder"));
   EXPECT_THAT(list("thesis"), ElementsAre("chapter1.txt"));
+  write("download", pythia());
+  fs::remove(folder_ / "download/training.json");
+  EXPECT_THAT(message_of([&] { write("download", pythia()); }, ExitCode::usage),
+              HasSubstr("download: exists and is not a model folder of flasheva's"));
+  write("export", pythia());
+  put("export/notes.txt", "mine");
+  EXPECT_THAT(message_of([&] { write("export", pythia()); }, ExitCode::usage),
+              HasSubstr("export: notes.txt in it is not flasheva's and would be lost"));
 }
 
 TEST_F(ModelFolder, KeepsTheOldOneWhereWritingFails) {
@@ -183,7 +191,7 @@ TEST_F(ModelFolder, KeepsTheOldOneWhereWritingFails) {
 }
 
 TEST_F(ModelFolder, NamesABrokenConfig) {
-  EXPECT_THAT(message_of([&] { read_model_config(folder_.path()); }), HasSubstr("config.json: cannot read"));
+  EXPECT_THAT(message_of([&] { read_model_config(folder_.path()); }), HasSubstr("not a model folder"));
   for (const char* text : {"", "{", "{\"vocab_size\": \xff}"}) {
     put("config.json", text);
     EXPECT_THAT(message_of([&] { read_model_config(folder_.path()); }),

@@ -59,7 +59,7 @@ std::vector<Malformed> malformed_lengths() {
       {"header_at_the_cap_truncated", length_field(100'000'000) + "{}", "truncated"},
       {"big_endian_length", std::string(7, '\0') + "\2{}", "at most 100000000"},
       {"pytorch_zip", "PK\3\4" + std::string(100, 'x'), "is this a safetensors file?"},
-      {"git_lfs_pointer", "version https://git-lfs.github.com/spec/v1\n", "is this a safetensors file?"},
+      {"git_lfs_pointer", "version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"},
   };
 }
 
