@@ -160,6 +160,32 @@ class ZstdStream : public CompressedStream {
 
 }  // namespace
 
+void check_format(const fs::path& path) {
+  struct Format {
+    std::string_view start;
+    const char *name, *extension;  // by which open_input knows it; none: it does not
+  };
+  using namespace std::string_view_literals;
+  static constexpr Format formats[] = {
+      {"\x1f\x8b"sv, "a gzip", ".gz"},       {"\x28\xb5\x2f\xfd"sv, "a Zstandard", ".zst"},
+      {"\xfd\x37zXZ\0"sv, "an xz", nullptr}, {"BZh91AY"sv, "a bzip2", nullptr},
+      {"PK\x03\x04"sv, "a zip", nullptr},    {"PAR1"sv, "a Parquet", nullptr},
+      {"ARROW1\0"sv, "an Arrow", nullptr},   {"\x89HDF\r\n"sv, "an HDF5", nullptr},
+      {"\xff\xfe"sv, "a UTF-16", nullptr},
+  };
+  std::array<char, 8> first{};
+  const std::size_t bytes = FileReader(path).read(first.data(), first.size());
+  for (const Format& format : formats) {
+    if (!std::string_view(first.data(), bytes).starts_with(format.start)) continue;
+    if (format.extension == nullptr)
+      fail(ExitCode::data, "{}: {} file; UTF-8 text and .jsonl are read, also as .gz and .zst", path.string(),
+           format.name);
+    if (path.extension() != format.extension)
+      fail(ExitCode::data, "{}: {} file; give it a name that ends in {}", path.string(), format.name,
+           format.extension);
+  }
+}
+
 std::unique_ptr<InputStream> open_input(const fs::path& path) {
   if (path.extension() == ".gz") return std::make_unique<GzipStream>(path);
   if (path.extension() == ".zst") return std::make_unique<ZstdStream>(path);

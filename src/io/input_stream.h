@@ -23,6 +23,10 @@ class InputStream {
   virtual std::int64_t file_bytes() const = 0;
 };
 
+// Error{data} for a file whose first bytes are those of a format that is no text, or of a compression that
+// its name does not tell.
+void check_format(const std::filesystem::path& path);
+
 std::unique_ptr<InputStream> open_input(const std::filesystem::path& path);
 
 // "corpus.jsonl.gz" -> "corpus.jsonl": what the file's text is called.

@@ -45,7 +45,7 @@ struct InputIdentity {
 };
 
 InputIdentity identity_of(const fs::path& input) {
-  const FileReader readable(input);  // or says why not
+  check_format(input);
   return {static_cast<std::int64_t>(fs::file_size(input)),
           std::chrono::nanoseconds(fs::last_write_time(input).time_since_epoch()).count()};
 }
@@ -192,6 +192,13 @@ class Ingest {
   Clock::time_point last_commit_ = Clock::now();
 };
 
+void warn_of_json(const fs::path& input) {
+  if (without_compression(input).extension() == ".json")
+    log_warning(fmt::format(
+        "{}: read as one document of plain text; where each line is a JSON object, name it .jsonl",
+        input.string()));
+}
+
 PreparedFiles write_files(const PrepareOptions& options, const Tokenizer& tokenizer, PartialTokens& partial,
                           Ingest& ingest) {
   const std::int64_t tokens = partial.tokens();
@@ -215,6 +222,7 @@ PreparedFiles prepare_tokens(const PrepareOptions& options, const Tokenizer& tok
   PartialTokens partial(options.output, tokenizer.vocab_size(), options.fresh);
   if (!options.fresh && partial.record().is_null()) refuse_existing(options.output, options.validation);
   Ingest ingest(options, tokenizer, partial);
+  for (const fs::path& input : options.inputs) warn_of_json(input);
   ingest.run();
   if (partial.tokens() == 0) fail(ExitCode::data, "{}: no text in it", file_names(options.inputs));
   const PreparedFiles files = write_files(options, tokenizer, partial, ingest);

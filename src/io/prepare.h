@@ -12,8 +12,8 @@
 namespace flasheva {
 
 struct PrepareOptions {
-  // Each a text file (one document), or with the ending .jsonl a document a line: {"text": "..."}, other keys
-  // ignored. Both also compressed: .gz, .zst.
+  // Each a text file (one document), or with the ending .jsonl or .ndjson a document a line: {"text": "..."},
+  // other keys ignored. Both also compressed: .gz, .zst.
   std::vector<std::filesystem::path> inputs;
   std::filesystem::path output;  // NAME.h5
   double validation = 0;  // this last fraction of the tokens goes to NAME-validation.h5; 0: no such file

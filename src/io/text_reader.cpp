@@ -1,6 +1,7 @@
 #include "src/io/text_reader.h"
 
 #include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -69,7 +70,11 @@ void tokenize_lines(const TextPiece& piece, const Tokenizer& tokenizer, const st
 
 }  // namespace
 
-bool holds_json_lines(const fs::path& path) { return without_compression(path).extension() == ".jsonl"; }
+bool holds_json_lines(const fs::path& path) {
+  std::string extension = without_compression(path).extension().string();
+  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return extension == ".jsonl" || extension == ".ndjson";
+}
 
 TextReader::TextReader(std::vector<fs::path> inputs, const Tokenizer& tokenizer, std::size_t max_bytes,
                        const InputPosition& start)

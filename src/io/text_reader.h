@@ -14,7 +14,8 @@
 
 namespace flasheva {
 
-// Text files are documents; in files whose names end in .jsonl, each line is one. Both may be compressed.
+// Text files are documents; in files whose names end in .jsonl or .ndjson, each line is one. Both may be
+// compressed.
 bool holds_json_lines(const std::filesystem::path& path);
 
 // A place between two pieces, from which reading can go on.

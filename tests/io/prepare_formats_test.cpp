@@ -149,6 +149,37 @@ TEST_F(PrepareFormats, BrokenCompressionIsNamedWithItsByte) {
   expect_refused(write("e.gz", wrong_sum), ": not valid gzip at byte");
 }
 
+TEST_F(PrepareFormats, WhatIsNoTextIsNamed) {
+  using namespace std::string_literals;
+  expect_refused(write("a.jsonl", gzip("text")), ": a gzip file; give it a name that ends in .gz");
+  expect_refused(write("a.txt", zstd("text")), ": a Zstandard file; give it a name that ends in .zst");
+  expect_refused(write("a.txt.GZ", gzip("text")), ": a gzip file; give it a name that ends in .gz");
+  for (const auto& [start, name] : {std::pair{"PAR1\x15\x04"s, "a Parquet"},
+                                    {"\x89HDF\r\n\x1a\n"s, "an HDF5"},
+                                    {"\xfd\x37zXZ\0\0"s, "an xz"},
+                                    {"BZh91AY&SY"s, "a bzip2"},
+                                    {"PK\x03\x04\x14"s, "a zip"},
+                                    {"\xff\xfe"
+                                     "a\0b\0"s,
+                                     "a UTF-16"}})
+    expect_refused(write("corpus", start), ": "s + name + " file; UTF-8 text and .jsonl are read");
+  EXPECT_EQ(prepare({write("b.txt", "PAR")}).tokens.size(), 3u);
+}
+
+TEST_F(PrepareFormats, JsonLinesHaveTwoNamesInAnyCase) {
+  const std::string lines = some_json_lines(1000);
+  const Prepared expected = prepare({write("a.jsonl", lines)});
+  for (const char* name : {"a.ndjson", "A.JSONL"}) EXPECT_EQ(prepare({write(name, lines)}), expected) << name;
+  EXPECT_EQ(prepare({write("a.ndjson.gz", gzip(lines))}), expected);
+}
+
+TEST_F(PrepareFormats, JsonIsTextWithAWarning) {
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(prepare({write("a.json", "{\"text\": 1}")}).tokens.size(), 11u);
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("a.json: read as one document of plain text"),
+            std::string::npos);
+}
+
 TEST_F(PrepareFormats, TheFirstBrokenPlaceOfTheInputsIsNamed) {
   std::string lines = some_json_lines(5 << 19);
   const auto number = std::count(lines.begin(), lines.end(), '\n') + 1;
