@@ -58,7 +58,7 @@ std::string how_to_load(const std::string& name, const ModelConfig& config) {
       "\n## How to load it\n\n"
       "    from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
       "    model = AutoModelForCausalLM.from_pretrained(\"{0}\"{1})\n"
-      "    tokenizer = AutoTokenizer.from_pretrained(\"{0}\")  # where the folder has one\n\n"
+      "    tokenizer = AutoTokenizer.from_pretrained(\"{0}\"{1})  # where the folder has one\n\n"
       "Works with transformers 4.57 and 5{2}.\n",
       name, plain ? "" : ", trust_remote_code=True",
       plain ? ""

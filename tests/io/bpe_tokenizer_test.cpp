@@ -246,6 +246,7 @@ TEST_F(BpeFolder, WithoutAConfigOneIsWritten) {
                           {"clean_up_tokenization_spaces", false},
                           {"add_prefix_space", false},
                           {"eos_token", "<|endoftext|>"},
+                          {"model_input_names", {"input_ids", "attention_mask"}},
                           {"model_max_length", 1000000000}}));
 }
 

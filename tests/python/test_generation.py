@@ -2,7 +2,6 @@
 
 import flasheva
 import pytest
-import torch
 from transformers import AutoTokenizer
 
 NEW_TOKENS = 200
@@ -16,13 +15,13 @@ def test_greedy_generation_agrees(model_of, variant):
     text = flasheva.run(
         "generate", folder, "--prompt", prompt, "--greedy", "--max-new-tokens", NEW_TOKENS
     ).stdout.removesuffix("\n")
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), flasheva.load(folder)
-    tokens = tokenizer(prompt, return_tensors="pt").input_ids
-    assert tokens[0].tolist() == list(prompt.encode())
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = flasheva.load(folder)
+    inputs = tokenizer(prompt, return_tensors="pt")  # all of it is what the model takes
+    assert inputs.input_ids[0].tolist() == list(prompt.encode())
     for use_cache in (False, True):
         out = model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
+            **inputs,
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
             use_cache=use_cache,

@@ -182,9 +182,12 @@ std::int64_t BpeTokenizer::bytes_of(std::int32_t token) const {
 }
 
 // tokenizer_class PreTrainedTokenizerFast takes tokenizer.json as it is; transformers 5 would build another
-// tokenizer for the class of GPT-NeoX.
+// tokenizer for the class of GPT-NeoX. In transformers 4 it gives token_type_ids, which no GPT-NeoX takes,
+// unless model_input_names leaves them out.
 void BpeTokenizer::write_files(const std::filesystem::path& folder) const {
-  nlohmann::json config = {{"clean_up_tokenization_spaces", false}, {"model_max_length", 1000000000}};
+  nlohmann::json config = {{"clean_up_tokenization_spaces", false},
+                           {"model_input_names", {"input_ids", "attention_mask"}},
+                           {"model_max_length", 1000000000}};
   if (eos_ && !files_.eos_token) config["eos_token"] = "<|endoftext|>";
   if (files_.config.is_object()) config.update(files_.config);
   config["tokenizer_class"] = "PreTrainedTokenizerFast";

@@ -42,11 +42,13 @@ json bytes_tokenizer_json() {
             {"merges", json::array()}}}};
 }
 
-// Transformers 5 builds another tokenizer for gpt_neox unless tokenizer_class names this one.
+// Transformers 5 builds another tokenizer for gpt_neox unless tokenizer_class names this one; that of
+// transformers 4 gives token_type_ids, which no GPT-NeoX takes, unless model_input_names leaves them out.
 json bytes_tokenizer_config() {
   return {{"tokenizer_class", "PreTrainedTokenizerFast"},
           {"clean_up_tokenization_spaces", false},
           {"add_prefix_space", false},
+          {"model_input_names", {"input_ids", "attention_mask"}},
           {"model_max_length", 1000000000}};
 }
 
