@@ -205,6 +205,11 @@ class Recipe {
     AttentionErrors errors(model_config_);
     const ValidationResult result =
         trainer_.validate(*validation_data_, validation_sequences(), attention_error ? &errors : nullptr);
+    if (result.targets == 0)
+      fail_together(
+          communicator_, ExitCode::data,
+          fmt::format("{}: the loss mask counts no target of the first {} sequences, those of validation",
+                      config_.data.validation.string(), validation_sequences()));
     log_line(fmt::format("phase {} step {}: validation loss {:.4f}", phase.name, progress_.step_in_phase,
                          result.loss));
     nlohmann::ordered_json entry = entry_of(phase);
@@ -332,7 +337,7 @@ ModelConfig resolve_model(const Config& config, ModelConfig* before) {
                                                 : read_model_config(config.model.from, /*training=*/true);
   if (model.attention.empty()) model.attention.resize(static_cast<std::size_t>(model.num_hidden_layers));
   if (before != nullptr) *before = model;
-  if (config.model.attention) apply_attention(model, *config.model.attention, "model.attention");
+  if (config.model.attention) apply_attention(model, *config.model.attention, config.model.from.string());
   return model;
 }
 

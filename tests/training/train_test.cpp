@@ -6,6 +6,7 @@
 
 #include "src/io/hdf5_handle.h"
 #include "src/training/trainer.h"
+#include "tests/support/expect_error.h"
 #include "tests/training/training_run.h"
 
 namespace flasheva {
@@ -69,11 +70,13 @@ TEST(Train, LogsPhasesAndStepsFromOne) {
   EXPECT_EQ(validated, expected);
 }
 
-// A loss mask that leaves each sequence another number of targets.
-void add_loss_mask(const std::filesystem::path& tokens) {
+// Leaves each sequence another number of targets.
+bool some_targets(std::size_t i) { return i % 7 < i / 24 % 5; }
+
+void add_loss_mask(const std::filesystem::path& tokens, bool counts(std::size_t) = some_targets) {
   const Hdf5Handle file(H5Fopen(tokens.c_str(), H5F_ACC_RDWR, H5P_DEFAULT));
   std::vector<std::uint8_t> mask(1000);
-  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 7 < i / 24 % 5;
+  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = counts(i);
   const hsize_t size = mask.size();
   const Hdf5Handle space(H5Screate_simple(1, &size, nullptr));
   const Hdf5Handle set(
@@ -133,6 +136,19 @@ TEST(Train, TheLossMaskLeavesTargetsOut) {
   plain.train();
   masked.train();
   EXPECT_GT(largest_relative_difference(masked.column("loss"), plain.column("loss")), 1e-2);
+}
+
+TEST(Train, AValidationWithoutTargetsIsRefused) {
+  TrainingRun run;
+  const std::filesystem::path validation = run.tokens().string() + "-validation.h5";
+  std::filesystem::copy(run.tokens(), validation);
+  add_loss_mask(validation, [](std::size_t i) { return i > 900; });
+  const auto train = [&](const char* batches) {
+    return run.train({"data.validation=" + validation.string(), batches});
+  };
+  expect_error(ExitCode::data, "validation.h5: the loss mask counts no target of the first 4 sequences",
+               [&] { train("evaluate.batches=1"); });
+  EXPECT_EQ(train("evaluate.batches=100"), TrainOutcome::finished);
 }
 
 // Bytes of each tensor of a checkpoint or model folder.
