@@ -2,8 +2,8 @@
 """Fetches Jane Austen's six novels (public domain, 4 MB) as text files: data/text/*.txt.
 
 They come from the distribution's package r-cran-janeaustenr, which is downloaded and unpacked but never installed.
-Needs Debian 12 or Ubuntu 24.04 (there in `universe`) with apt and dpkg; on other systems put text files of your own
-into the folder. A second run finds the files and does nothing.
+Needs Debian 12 or 13, or Ubuntu 24.04 (there in `universe`) with apt and dpkg; on other systems put text files of
+your own into the folder. A second run finds the files and does nothing.
 
 Each novel is one record of the package's Rdata.rdb: the 4-byte big-endian length of the inflated data, then a zlib
 stream that holds an R character vector in XDR form, one element a line.

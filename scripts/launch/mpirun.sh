@@ -6,6 +6,10 @@
 # To stop with a checkpoint: kill -USR1 the mpirun process (SIGTERM leaves the ranks one second).
 set -uo pipefail
 
+if [[ ! ${1:-} =~ ^[1-9][0-9]*$ || $# -lt 2 ]]; then
+  echo "mpirun.sh: expected RANKS CONFIG [key=value ...]" >&2
+  exit 2
+fi
 ranks=$1
 shift
 peer_lost=5 preempted=7
