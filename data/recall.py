@@ -19,6 +19,7 @@ Needs h5py and numpy.
 
 import argparse
 import pathlib
+import sys
 
 import h5py
 import numpy as np
@@ -83,4 +84,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"data/recall.py: {error}")

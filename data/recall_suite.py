@@ -28,6 +28,7 @@ Needs h5py and numpy.
 import argparse
 import json
 import pathlib
+import sys
 
 import numpy as np
 
@@ -211,4 +212,7 @@ def main(words=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"data/recall_suite.py: {error}")

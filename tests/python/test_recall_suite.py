@@ -7,6 +7,7 @@ Needs h5py and numpy.
 
 import json
 import pathlib
+import subprocess
 import sys
 
 import h5py
@@ -83,3 +84,15 @@ def test_training_files_count_the_answers_alone(tmp_path):
         assert file["tokens"].attrs["vocab_size"] == 192
     assert len(tokens) == 20 * 256 + 1 and mask.sum() == 20 * 8
     assert (tokens[:-1][mask[1:] == 1] == 128 + tokens[1:][mask[1:] == 1] // 4).all()
+
+
+@pytest.mark.parametrize("words", (("recall.py",), ("recall_suite.py", "mqar-training"), ("recall_suite.py", "mqar")))
+def test_an_output_that_cannot_be_written_is_named_in_one_line(words, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    where = tmp_path / "file" / "below" if words[-1] == "mqar" else tmp_path / "file"
+    counts = [] if words[-1] == "mqar" else ["--train-sequences", "2", "--validation-sequences", "1"]
+    data = pathlib.Path(recall_suite.__file__).parent
+    command = [sys.executable, data / words[0], *words[1:], "--output", where, *counts]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 1 and failed.stderr.count("\n") == 1
+    assert failed.stderr.startswith(f"data/{words[0]}: ") and str(tmp_path / "file") in failed.stderr
