@@ -11,6 +11,7 @@
 #include "src/commands/device_options.h"
 #include "src/commands/number_checks.h"
 #include "src/config/config.h"
+#include "src/core/duration.h"
 #include "src/core/error.h"
 #include "src/core/text.h"
 #include "src/training/flops.h"
@@ -107,9 +108,10 @@ void print_phase(const Config& config, const ModelConfig& model, std::size_t num
     return;
   }
   const double peak = peak_of_products(*ops, phase.precision);
-  fmt::print(", about {:.0f} s at {:.0f} % of the {:.0f} GFLOP/s that products reach {}\n",
-             seconds_of(config, model, parameters, phase.steps, ranks, peak), 100 * assumed_share_of_peak,
-             peak / 1e9, reached_where(ops->device(), ranks));
+  const double seconds = seconds_of(config, model, parameters, phase.steps, ranks, peak);
+  const std::string in_words = seconds < 120 ? "" : " (" + format_duration(seconds) + ")";
+  fmt::print(", about {:.0f} s{} at {:.0f} % of the {:.0f} GFLOP/s that products reach {}\n", seconds,
+             in_words, 100 * assumed_share_of_peak, peak / 1e9, reached_where(ops->device(), ranks));
 }
 
 void run(const Options& options) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "src/core/duration.h"
 #include "src/core/log.h"
 #include "src/core/text.h"
 
@@ -13,15 +14,6 @@ namespace {
 
 constexpr std::chrono::milliseconds terminal_interval(200);
 constexpr std::chrono::seconds log_interval(30);
-
-// "40 s", "12 min", "3 h 05 min".
-std::string format_duration(double seconds) {
-  const auto whole = static_cast<std::int64_t>(std::min(seconds, 1e9));
-  if (whole < 120) return fmt::format("{} s", whole);
-  const std::int64_t minutes = whole / 60;
-  if (minutes < 120) return fmt::format("{} min", minutes);
-  return fmt::format("{} h {:02} min", minutes / 60, minutes % 60);
-}
 
 double percent(std::int64_t part, std::int64_t whole) {
   return whole > 0 ? 100 * static_cast<double>(part) / static_cast<double>(whole) : 100;

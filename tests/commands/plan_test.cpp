@@ -22,7 +22,7 @@ Expected plan(const Workspace& space, const std::string& ranks, std::string* tex
   EXPECT_NE(line, std::string::npos) << *text;
   Expected expected;
   EXPECT_EQ(std::sscanf(text->c_str() + line,
-                        " tokens, %lf model FLOPs a step, about %lf s at 70 %% of the %lf GFLOP/s",
+                        " tokens, %lf model FLOPs a step, about %lf s (%*[^)]) at 70 %% of the %lf GFLOP/s",
                         &expected.flops_per_step, &expected.seconds, &expected.flops_per_second),
             3)
       << *text;
