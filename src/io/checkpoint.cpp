@@ -181,7 +181,7 @@ std::optional<FoundCheckpoint> newest_valid_checkpoint(const fs::path& checkpoin
   for (const fs::path& folder : checkpoint_folders(checkpoints)) {
     const std::string fault = checkpoint_fault(folder);
     if (fault.empty()) return FoundCheckpoint{folder, read_state(folder)};
-    warn(fmt::format("{}: {}; using the checkpoint before it", folder.string(), fault));
+    warn(fmt::format("{}: {}; it is passed over", folder.string(), fault));
   }
   return std::nullopt;
 }
