@@ -86,6 +86,7 @@ int fsync(int descriptor) {
 
 int main(int arguments, char** argument) {
   if (arguments != 4) return static_cast<int>(flasheva::ExitCode::usage);
+  ::alarm(60);  // nobody notices
   flasheva::trouble.hangs = argument[2] == std::string("hangs");
   flasheva::trouble.during = argument[3];
   return flasheva::run(argument[1]);
