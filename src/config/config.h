@@ -157,8 +157,8 @@ Config parse_config(const std::string& text, const std::string& name,
 nlohmann::json to_json(const Config& config);
 
 // The dotted name of the first key in which two such objects differ, leaving out what may change on resume
-// (run.name, run.output, run.device, batch.micro, batch.recompute, checkpoint, evaluate, log; of distributed
-// timeout and shard_*; of guards max_skips and weights_every); "" if none.
+// (run.device, batch.micro, batch.recompute, checkpoint, evaluate, log; of distributed timeout and shard_*;
+// of guards max_skips and weights_every); "" if none.
 std::string first_difference(const nlohmann::json& before, const nlohmann::json& now);
 
 // model.attention alone as YAML, `{window: 128, layers: {0: full}}`: what convert's flags become.

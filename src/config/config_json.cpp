@@ -99,9 +99,7 @@ json to_json(const PhaseConfig& phase) {
 // What a resumed run may have different: what changes neither the losses nor the weights, but for the order
 // in which sums are added.
 bool may_differ(const std::string& key) {
-  static constexpr std::array free_keys = {"run.name",
-                                           "run.output",
-                                           "run.device",
+  static constexpr std::array free_keys = {"run.device",
                                            "batch.micro",
                                            "batch.recompute",
                                            "checkpoint",

@@ -131,17 +131,6 @@ TEST_F(Resume, WhatMayDifferDoesNotStopIt) {
             TrainOutcome::finished);
 }
 
-TEST_F(Resume, WhereTheRunsFolderWasMoved) {
-  TrainingRun run;
-  run.train_until_crash(7, validated(run));
-  const std::string elsewhere = run.output().string() + "-elsewhere";
-  fs::rename(run.output(), elsewhere);
-  EXPECT_THAT(run.messages_of_training(with({"run.output=" + elsewhere + "/"}, validated(run))),
-              HasSubstr("going on from " + elsewhere));
-  fs::rename(elsewhere, run.output());
-  expect_as_uninterrupted(run);
-}
-
 TEST_F(Resume, WithAnotherChoiceOfWhatIsRebuilt) {
   for (const char* recompute : {"batch.recompute=attention", "batch.recompute=block"}) {
     TrainingRun run;
