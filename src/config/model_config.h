@@ -59,9 +59,11 @@ struct ModelConfig {
     return static_cast<std::int64_t>(static_cast<double>(head_dim()) * rotary_pct);
   }
   // What the queries of a layer see.
+  Visibility visibility(const LayerAttention& layer) const {
+    return {layer.kind, eva.window_kind, eva.chunk_visibility, layer.window, layer.chunk};
+  }
   Visibility visibility(std::int64_t layer) const {
-    const LayerAttention& own = attention[static_cast<std::size_t>(layer)];
-    return {own.kind, eva.window_kind, eva.chunk_visibility, own.window, own.chunk};
+    return visibility(attention[static_cast<std::size_t>(layer)]);
   }
   bool full_attention_everywhere() const {
     for (const LayerAttention& layer : attention)

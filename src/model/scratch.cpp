@@ -19,12 +19,9 @@ struct Shapes {
   const ModelConfig& config;
   DType compute;
 
-  Visibility visibility(const LayerAttention& layer) const {
-    return {layer.kind, config.eva.window_kind, config.eva.chunk_visibility, layer.window, layer.chunk};
-  }
   AttentionSizes attention(const LayerAttention& layer, const Extent& extent) const {
     const auto [B, T] = extent;
-    return {B, config.num_attention_heads, T, T, visibility(layer).chunks(T), config.head_dim()};
+    return {B, config.num_attention_heads, T, T, config.visibility(layer).chunks(T), config.head_dim()};
   }
   // Of a layer of kind eva.
   summary::Problem summaries(const LayerAttention& layer, const Extent& extent) const {
@@ -60,7 +57,7 @@ struct OnGpu : Shapes {
 
   std::size_t attention_cached(const LayerAttention& layer, const Extent& cached) const {
     const std::int64_t keys =
-        visibility(layer).cache_rows(cached.tokens) + visibility(layer).chunks(cached.tokens);
+        config.visibility(layer).cache_rows(cached.tokens) + config.visibility(layer).chunks(cached.tokens);
     return scratch_bytes<CachedAttentionScratch>(acc(), cached.sequences * config.num_attention_heads,
                                                  splits_of_cache(keys), config.head_dim());
   }
@@ -176,7 +173,7 @@ struct OnCpu : Shapes {
     sizes.S = cached.tokens;
     if (layer.kind != AttentionKind::full)
       sizes.S = std::min(cached.tokens, layer.window + layer.chunk + segment);
-    sizes.C = visibility(layer).chunks(cached.tokens);
+    sizes.C = config.visibility(layer).chunks(cached.tokens);
     return attention_forward_scratch(compute, sizes);
   }
 
