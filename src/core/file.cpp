@@ -9,11 +9,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <utility>
 
+#include "src/core/clock.h"
 #include "src/core/error.h"
+#include "src/core/log.h"
 #include "src/core/pieces_done.h"
 
 namespace flasheva {
@@ -175,9 +179,20 @@ void create_folders(const fs::path& folder) {
   if (error) fail_writing(folder, error.value());
 }
 
-FolderLock::FolderLock(const fs::path& folder, const char* choice)
+FolderLock::FolderLock(const fs::path& folder, const char* choice, double patience_seconds)
     : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (descriptor_ < 0 || ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  const auto another_has_it = [this] {
+    return descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  };
+  bool taken = another_has_it();
+  if (taken && patience_seconds > 0)
+    log_line(fmt::format("{}: another program is writing there; waiting up to {:.0f} s for it to end",
+                         folder.string(), patience_seconds));
+  for (const double start = seconds_now(); taken && seconds_now() - start < patience_seconds;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    taken = another_has_it();
+  }
+  if (!taken) return;
   ::close(descriptor_);
   fail(ExitCode::data, "{}: another program is writing there now; wait for it, or choose another {}",
        folder.string(), choice);

@@ -71,11 +71,11 @@ void refuse_same_file(const std::filesystem::path& input, const std::filesystem:
 void create_folders(const std::filesystem::path& folder);
 
 // Keeps a folder from other programs that ask for it, until the end of its life or of the program.
-// Error{data} where another has it now; `choice` is what names the folder, for advice ("--output"). Where a
-// file system knows no locks, nobody is kept out.
+// Error{data} where another still has it after `patience_seconds`; `choice` is what names the folder, for
+// advice ("--output"). Where a file system knows no locks, nobody is kept out.
 class FolderLock {
  public:
-  FolderLock(const std::filesystem::path& folder, const char* choice);
+  FolderLock(const std::filesystem::path& folder, const char* choice, double patience_seconds = 0);
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;

@@ -105,7 +105,9 @@ void RunState::prepare_output(bool fresh) {
   find_tokenizer();
   if (fresh && fs::exists(output_) && !fs::is_empty(output_)) move_aside(output_);
   create_folders(output_);
-  lock_.emplace(output_, "run.output");
+  // The ranks of a run that was lost may still be leaving, and a file system forgets a lost machine's lock
+  // only after a while (NFS 4: 90 s): a job that queued itself again must not end for it.
+  lock_.emplace(output_, "run.output", 4 * config_.distributed.timeout);
   check_model_folder_destination(output_ / "model");
   if (tokenizer_folder_ == own_tokenizer_folder()) {
     create_folders(tokenizer_folder_);

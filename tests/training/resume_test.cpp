@@ -3,8 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <map>
+#include <memory>
 #include <set>
+#include <thread>
 
 #include "src/io/checkpoint.h"
 #include "tests/support/expect_error.h"
@@ -206,13 +209,27 @@ TEST_F(Resume, TwoAtOnceAreRefused) {
   const std::string before = bytes_of(run.output() / "metrics.jsonl");
   {
     const FolderLock another(run.output(), "");
+    const Overrides impatient = with({"distributed.timeout=0.01"}, validated(run));
     for (const bool fresh : {false, true})
       expect_error(ExitCode::data,
                    "run: another program is writing there now; wait for it, or choose another run.output",
-                   [&] { run.train(validated(run), fresh); });
+                   [&] { run.train(impatient, fresh); });
   }
   EXPECT_EQ(bytes_of(run.output() / "metrics.jsonl"), before);
   EXPECT_EQ(run.train(validated(run)), TrainOutcome::finished);
+  expect_as_uninterrupted(run);
+}
+
+TEST_F(Resume, WaitsForARunThatIsStillLeaving) {
+  TrainingRun run;
+  run.train_until_crash(4, validated(run));
+  auto leaving = std::make_unique<FolderLock>(run.output(), "");
+  std::thread leaves([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    leaving.reset();
+  });
+  EXPECT_EQ(run.train(validated(run)), TrainOutcome::finished);
+  leaves.join();
   expect_as_uninterrupted(run);
 }
 
