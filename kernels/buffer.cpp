@@ -31,11 +31,6 @@ void MemoryPlan::add(Tensor& tensor, const std::string& category, DType dtype, S
     known->bytes += padded;
 }
 
-void MemoryPlan::add_untouched(Tensor& tensor, const std::string& category, DType dtype, Shape shape) {
-  add(tensor, category, dtype, shape);
-  places_.back().zeroed = false;
-}
-
 DeviceMemory allocate_host_memory(std::size_t bytes) {
   // Pages of 2 MiB where memory is that large: matrices and caches that do not fit a processor's table of
   // 4 KiB pages wait for addresses otherwise. Linux gives them where it may ("madvise" or "always" in
@@ -61,21 +56,12 @@ Buffer Buffer::on_host(std::size_t bytes, Ops& ops) { return Buffer(bytes, ops.a
 void Buffer::bind(const MemoryPlan& plan) {
   FLASHEVA_CHECK(plan.bytes() <= bytes_);
   const Device device = ops_ == nullptr ? Device::cpu : ops_->device();
-  std::size_t zeroed_up_to = 0;
-  for (const MemoryPlan::Place& place : plan.places_) {
-    *place.tensor = Tensor{memory_.get() + place.offset_bytes, place.dtype, place.shape, device};
-    if (place.zeroed) continue;
-    zero(zeroed_up_to, place.offset_bytes);
-    zeroed_up_to = place.offset_bytes + place.tensor->bytes();
-  }
-  zero(zeroed_up_to, plan.bytes());
-}
-
-void Buffer::zero(std::size_t begin, std::size_t end) {
   if (ops_ == nullptr)
-    std::memset(memory_.get() + begin, 0, end - begin);
+    std::memset(memory_.get(), 0, plan.bytes());
   else
-    ops_->zero({memory_.get() + begin, DType::u8, {static_cast<std::int64_t>(end - begin)}, ops_->device()});
+    ops_->zero({memory_.get(), DType::u8, {static_cast<std::int64_t>(plan.bytes())}, device});
+  for (const MemoryPlan::Place& place : plan.places_)
+    *place.tensor = Tensor{memory_.get() + place.offset_bytes, place.dtype, place.shape, device};
 }
 
 Tensor shaped(const Tensor& planned, Shape shape) {

@@ -27,9 +27,6 @@ class MemoryPlan {
   // groups it in the table that `plan` prints. Throws OutOfMemory where no machine has addresses for so much.
   void add(Tensor& tensor, const std::string& category, DType dtype, Shape shape);
 
-  // The same, but bind() does not touch it: the first to do so should be the thread that uses it.
-  void add_untouched(Tensor& tensor, const std::string& category, DType dtype, Shape shape);
-
   std::size_t bytes() const { return bytes_; }
   const std::vector<Category>& categories() const { return categories_; }
 
@@ -40,7 +37,6 @@ class MemoryPlan {
     DType dtype;
     Shape shape;
     std::size_t offset_bytes;
-    bool zeroed = true;
   };
   std::vector<Place> places_;
   std::vector<Category> categories_;
@@ -55,14 +51,11 @@ class Buffer {
   // Of the host, such as Ops::start_copy wants it; throws OutOfMemory.
   static Buffer on_host(std::size_t bytes, Ops& ops);
 
-  // Zeroes the memory, but what is left untouched, and points every tensor of the plan into it; tensors bound
-  // before lose their content.
+  // Zeroes the memory and points every tensor of the plan into it; tensors bound before lose their content.
   void bind(const MemoryPlan& plan);
 
  private:
   Buffer(std::size_t bytes, DeviceMemory memory) : memory_(std::move(memory)), bytes_(bytes) {}
-
-  void zero(std::size_t begin, std::size_t end);
 
   DeviceMemory memory_;
   std::size_t bytes_;

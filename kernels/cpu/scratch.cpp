@@ -1,7 +1,5 @@
 #include "kernels/cpu/scratch.h"
 
-#include <cstring>
-
 #include "kernels/cpu/loops.h"
 
 namespace flasheva {
@@ -15,7 +13,6 @@ std::byte* CpuScratch::Own::take(std::size_t wanted) {
   return memory.get();
 }
 
-// A page lies near the thread that touches it first.
 void CpuScratch::lend(const ScratchMemory& memory) {
   const Tensor &shared = memory.shared, &rows = memory.of_threads;
   FLASHEVA_CHECK(!shared || matches(shared, DType::u8, shared.shape));
@@ -23,13 +20,6 @@ void CpuScratch::lend(const ScratchMemory& memory) {
   lent_ = memory;
   shared_ = {};
   rows_ = {};
-  if (!rows) return;
-  const auto row_bytes = static_cast<std::size_t>(rows.dim(1));
-  const int threads = static_cast<int>(rows.dim(0));
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-  for (int thread = 0; thread < threads; ++thread)
-    std::memset(static_cast<std::byte*>(rows.data) + static_cast<std::size_t>(thread) * row_bytes, 0,
-                row_bytes);
 }
 
 std::byte* CpuScratch::take_shared(std::int64_t bytes) {

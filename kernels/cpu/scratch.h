@@ -51,7 +51,7 @@ struct ScratchBytes {
   }
 };
 
-// Memory of each thread: rows of whole pages, so that each page lies near the one that uses it.
+// Memory of each thread: a row of whole cache lines.
 class ThreadMemory {
  public:
   ThreadMemory(std::byte* rows, std::int64_t row_bytes) : rows_(rows), row_bytes_(row_bytes) {}
@@ -68,11 +68,8 @@ class ThreadMemory {
   std::int64_t row_bytes_;
 };
 
-// (threads, bytes): a row of whole pages for each thread that OpenMP has now.
-inline Shape thread_rows(std::int64_t bytes) {
-  constexpr std::int64_t page = 4096;
-  return {omp_get_max_threads(), (bytes + page - 1) / page * page};
-}
+// (threads, bytes), for as many threads as OpenMP has now.
+inline Shape thread_rows(std::int64_t bytes) { return {omp_get_max_threads(), bytes}; }
 
 class CpuScratch {
  public:

@@ -193,7 +193,7 @@ struct OnCpu : Shapes {
 
 void plan_cpu_scratch(MemoryPlan& plan, ScratchMemory& scratch, const ScratchBytes& bytes) {
   plan.add(scratch.shared, category, DType::u8, {bytes.shared});
-  plan.add_untouched(scratch.of_threads, category, DType::u8, thread_rows(bytes.of_a_thread));
+  plan.add(scratch.of_threads, category, DType::u8, thread_rows(bytes.of_a_thread));
 }
 
 }  // namespace
