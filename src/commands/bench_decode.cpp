@@ -58,15 +58,14 @@ class Stepper {
   std::vector<NextToken> next_;
 };
 
-// What a timed step takes on the mean.
 struct Steps {
-  double seconds = 0, cache_bytes_read = 0;
-  std::size_t element_bytes = 0;  // of weights and caches
+  double seconds = 0, cache_bytes_read = 0;  // of a timed step, on the mean
+  std::size_t element_bytes = 0;             // of weights and caches
+  std::size_t cache_bytes = 0, peak_memory_bytes = 0, gpu_memory_bytes = 0;
 };
 
-// Adds what the decoder itself takes to the figures; it is gone then, and the peaks have its memory.
-Steps run_steps(const BenchDecodeOptions& options, const ModelConfig& model, Ops& ops, TimedOps& timed,
-                nlohmann::ordered_json& figures) {
+// The decoder is gone then, and the peaks have its memory.
+Steps run_steps(const BenchDecodeOptions& options, const ModelConfig& model, Ops& ops, TimedOps& timed) {
   const std::int64_t B = options.batch;
   Decoder decoder(model, options.operations ? timed : ops, *parse_name<Precision>(options.precision),
                   {B, options.context + options.new_tokens}, 1);
@@ -81,11 +80,9 @@ Steps run_steps(const BenchDecodeOptions& options, const ModelConfig& model, Ops
     steps.cache_bytes_read +=
         static_cast<double>(B) * cache_bytes_read(model, position, steps.element_bytes) / options.steps;
   }
-  figures["tokens_per_second"] = static_cast<double>(B) / steps.seconds;
-  figures["seconds_per_step"] = steps.seconds;
-  figures["cache_bytes"] = decoder.cache_bytes();
-  figures["peak_memory_bytes"] = peak_memory_bytes();
-  if (ops.device() != Device::cpu) figures["gpu_memory_bytes"] = ops.device_memory_taken();
+  steps.cache_bytes = decoder.cache_bytes();
+  steps.peak_memory_bytes = peak_memory_bytes();
+  steps.gpu_memory_bytes = ops.device_memory_taken();
   return steps;
 }
 
@@ -98,12 +95,17 @@ void bench_decode(const BenchDecodeOptions& options) {
          options.new_tokens);
   const auto ops = options.device.make_ops();
   const std::int64_t B = options.batch;
+  TimedOps timed(*ops);
+  const Steps steps = run_steps(options, model, *ops, timed);
   nlohmann::ordered_json figures = {{"precision", options.precision},
                                     {"batch", B},
                                     {"context", options.context},
-                                    {"new_tokens", options.new_tokens}};
-  TimedOps timed(*ops);
-  const auto [seconds, cache_read, element_bytes] = run_steps(options, model, *ops, timed, figures);
+                                    {"new_tokens", options.new_tokens},
+                                    {"tokens_per_second", static_cast<double>(B) / steps.seconds},
+                                    {"seconds_per_step", steps.seconds},
+                                    {"cache_bytes", steps.cache_bytes},
+                                    {"peak_memory_bytes", steps.peak_memory_bytes}};
+  if (ops->device() != Device::cpu) figures["gpu_memory_bytes"] = steps.gpu_memory_bytes;
   const std::int64_t D = model.hidden_size, I = model.intermediate_size;
   const DType compute = compute_type(*parse_name<Precision>(options.precision));
   const double flops = measure_gemm_peak(
@@ -111,18 +113,18 @@ void bench_decode(const BenchDecodeOptions& options) {
       0.3);
   const double bytes = std::max(measure_copy_peak(*ops), measure_read_peak(*ops));
   const double matrices = matrix_parameters(model);
-  const double products_limit = std::max(matrices * static_cast<double>(element_bytes) / bytes,
-                                         2 * static_cast<double>(B) * matrices / flops);
-  const double limit = products_limit + cache_read / bytes;
-  figures["weight_bytes_read"] = matrices * static_cast<double>(element_bytes);
-  figures["cache_bytes_read"] = cache_read;
+  const double weight_bytes = matrices * static_cast<double>(steps.element_bytes);
+  const double products_limit = std::max(weight_bytes / bytes, 2 * static_cast<double>(B) * matrices / flops);
+  const double limit = products_limit + steps.cache_bytes_read / bytes;
+  figures["weight_bytes_read"] = weight_bytes;
+  figures["cache_bytes_read"] = steps.cache_bytes_read;
   figures["memory_peak_bytes_per_second"] = bytes;
   figures["gemm_peak_flops_per_second"] = flops;
   figures["limit_seconds_per_step"] = limit;
-  figures["share_of_limit"] = limit / seconds;
+  figures["share_of_limit"] = limit / steps.seconds;
   if (options.operations) figures["operations"] = operations_of(timed, options.steps);
   print_figures(figures, options.json);
-  if (options.operations) print_operations(figures["operations"], seconds);
+  if (options.operations) print_operations(figures["operations"], steps.seconds);
 }
 
 }  // namespace flasheva
