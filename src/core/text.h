@@ -13,8 +13,8 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
 // True for well-formed UTF-8: shortest forms, no surrogates, at most U+10FFFF.
 bool is_valid_utf8(std::string_view text);
 
-// The text with control characters and invalid bytes escaped, cut to `max_bytes`: safe to print on
-// one line of an error message, wherever the text came from.
+// The text with control characters and invalid bytes escaped, cut to `max_bytes`: safe to print on one line
+// of an error message, wherever the text came from.
 std::string printable(std::string_view text, std::size_t max_bytes = 80);
 
 // 1536 -> "1.5 KiB".

@@ -44,10 +44,9 @@ void check_model_folder_destination(const std::filesystem::path& folder);
 
 // Writes a model folder: config.json, generation_config.json, model.safetensors, the modeling files where the
 // model is not plain gpt_neox, training.json and the model card README.md (model_card.h), and the tokenizer
-// files of `tokenizer_from` where given (a folder). The folder
-// appears whole or not at all (temporary folder beside it, then rename); an earlier one of
-// flasheva's is replaced, anything else is refused: a download, a checkpoint. `tensors` and `tokenizer_from`
-// may come from the folder that is replaced.
+// files of `tokenizer_from` where given (a folder). The folder appears whole or not at all (temporary folder
+// beside it, then rename); an earlier one of flasheva's is replaced, anything else is refused: a download, a
+// checkpoint. `tensors` and `tokenizer_from` may come from the folder that is replaced.
 void write_model_folder(const std::filesystem::path& folder, const ModelConfig& config,
                         const NamedTensors& tensors, const std::filesystem::path& tokenizer_from,
                         const nlohmann::json& training);
